@@ -1,0 +1,251 @@
+/**
+ * The only importer of node:crypto in the core. Small, synchronous, with no policy: what may be signed, opened or
+ * trusted is decided elsewhere.
+ */
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  hash,
+  type KeyObject,
+  randomFillSync,
+  sign as signBytes,
+  timingSafeEqual,
+  verify as verifyBytes,
+} from 'node:crypto'
+import { A256GCM, ED25519, type SignatureSuite } from './suite.ts'
+
+/** A public key as in RFC 8037 (OKP) or RFC 7518 §6.2 (EC). */
+export interface PublicJwk {
+  readonly kty: string
+  readonly crv: string
+  readonly x: string
+  readonly y?: string
+}
+
+/** The same with its private part. Never logged, never in a directory. */
+export interface PrivateJwk extends PublicJwk {
+  readonly d: string
+}
+
+/** A verification key of one algorithm; opaque. */
+export interface PublicKey {
+  readonly suite: SignatureSuite
+  readonly handle: KeyObject
+}
+
+/** A signing key of one algorithm; opaque: its bytes leave only through `exportPrivateJwk`. */
+export interface PrivateKey {
+  readonly suite: SignatureSuite
+  readonly handle: KeyObject
+}
+
+/** SHA-256, 32 bytes. */
+export function digest(bytes: Uint8Array): Buffer {
+  return hash('sha256', bytes, 'buffer')
+}
+
+/** HMAC-SHA-256, 32 bytes. */
+export function hmac(key: Uint8Array, bytes: Uint8Array): Buffer {
+  return createHmac('sha256', key).update(bytes).digest()
+}
+
+/** From the operating system's generator. */
+export function random(length: number): Buffer {
+  return randomFillSync(Buffer.allocUnsafeSlow(length))
+}
+
+/** Compares in a time that tells nothing about the content, only about the length. */
+export function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b)
+}
+
+/** Best effort: JavaScript may have copied the bytes elsewhere. */
+export function wipe(bytes: Uint8Array): void {
+  bytes.fill(0)
+}
+
+/*
+ * y coordinates of the points of small order (8·P is the identity), the sign bit cleared, with their encodings at or
+ * above p. A signature under such a key verifies for messages that nobody signed.
+ */
+const LOW_ORDER: readonly string[] = [
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+]
+
+/** Whether 32 bytes encode y ≥ p = 2²⁵⁵ − 19, which RFC 8032 §5.1.3 refuses and OpenSSL does not. */
+function isNonCanonicalEd25519(encoded: Uint8Array): boolean {
+  if (((encoded[31] ?? 0) & 0x7f) !== 0x7f || (encoded[0] ?? 0) < 0xed) return false
+  return encoded.subarray(1, 31).every((byte) => byte === 0xff)
+}
+
+const base64urlBytes = (text: string): Buffer | undefined => {
+  const bytes = Buffer.from(text, 'base64url')
+  return bytes.toString('base64url') === text ? bytes : undefined
+}
+
+/** Imports a public key for one algorithm; throws `TypeError` on another kind of key, a bad point or a point of low order. */
+export function importPublicKey(suite: SignatureSuite, jwk: PublicJwk): PublicKey {
+  if ('d' in jwk) throw new TypeError('a private key stands where a public one belongs')
+  const { kty, crv, x, y } = jwk
+  if (kty !== suite.kty || crv !== suite.crv)
+    throw new TypeError(`not a ${suite.name} key: kty ${kty}, crv ${crv}`)
+  const point = base64urlBytes(x)
+  if (point?.length !== 32) throw new TypeError('x is not 32 bytes of base64url')
+  if (suite === ED25519) {
+    if (y !== undefined) throw new TypeError('an OKP key has no y')
+    if (isNonCanonicalEd25519(point)) throw new TypeError('x is no canonical point (RFC 8032 §5.1.3)')
+    const folded = Buffer.from(point)
+    folded[31] = (folded[31] ?? 0) & 0x7f
+    if (LOW_ORDER.includes(folded.toString('hex'))) throw new TypeError('x is a point of low order')
+  } else if (y === undefined || base64urlBytes(y)?.length !== 32) {
+    throw new TypeError('y is not 32 bytes of base64url')
+  }
+  try {
+    const key = y === undefined ? { kty, crv, x } : { kty, crv, x, y }
+    return { suite, handle: createPublicKey({ key, format: 'jwk' }) }
+  } catch (cause) {
+    throw new TypeError(`not a point of ${suite.crv}`, { cause })
+  }
+}
+
+/** Imports a private key; throws `TypeError` on anything else. */
+export function importPrivateKey(suite: SignatureSuite, jwk: PrivateJwk): PrivateKey {
+  const { kty, crv, x, y, d } = jwk
+  if (kty !== suite.kty || crv !== suite.crv)
+    throw new TypeError(`not a ${suite.name} key: kty ${kty}, crv ${crv}`)
+  try {
+    const key = y === undefined ? { kty, crv, x, d } : { kty, crv, x, y, d }
+    return { suite, handle: createPrivateKey({ key, format: 'jwk' }) }
+  } catch {
+    // The cause is dropped on purpose: a parser's message may quote what it read.
+    throw new TypeError(`not a private ${suite.crv} key`)
+  }
+}
+
+/** A new key pair. */
+export function generateKeyPair(suite: SignatureSuite): { publicKey: PublicKey; privateKey: PrivateKey } {
+  const pair =
+    suite === ED25519 ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: suite.crv })
+  return { publicKey: { suite, handle: pair.publicKey }, privateKey: { suite, handle: pair.privateKey } }
+}
+
+/** The public half. */
+export function publicKeyOf(privateKey: PrivateKey): PublicKey {
+  return { suite: privateKey.suite, handle: createPublicKey(privateKey.handle) }
+}
+
+const jwkPart = (value: unknown): string => {
+  if (typeof value !== 'string') throw new TypeError('a key without the parts of a JWK')
+  return value
+}
+
+export function exportPublicJwk(key: PublicKey): PublicJwk {
+  const { x, y } = key.handle.export({ format: 'jwk' })
+  const base = { kty: key.suite.kty, crv: key.suite.crv, x: jwkPart(x) }
+  return y === undefined ? base : { ...base, y: jwkPart(y) }
+}
+
+/** For storing a key pair made here; the only way by which a private key leaves. */
+export function exportPrivateJwk(key: PrivateKey): PrivateJwk {
+  const { d } = key.handle.export({ format: 'jwk' })
+  return { ...exportPublicJwk(publicKeyOf(key)), d: jwkPart(d) }
+}
+
+/** RFC 7638 thumbprint, SHA-256: the default `kid`. */
+export function thumbprint(key: PublicKey): Buffer {
+  const { kty, crv, x, y } = exportPublicJwk(key)
+  const members = y === undefined ? { crv, kty, x } : { crv, kty, x, y }
+  return digest(Buffer.from(JSON.stringify(members)))
+}
+
+const P1363 = 'ieee-p1363'
+
+/** 64 bytes: Ed25519 (RFC 8032) or r‖s over SHA-256 (ESP256). */
+export function sign(key: PrivateKey, bytes: Uint8Array): Buffer {
+  return signBytes(key.suite.hash, bytes, { key: key.handle, dsaEncoding: P1363 })
+}
+
+/**
+ * Whether `signature` is this key's over `bytes`. OpenSSL does RFC 8032 §5.1.7 without the cofactor and with S < L, and
+ * asks 1 ≤ r, s < n of ESP256; a signature of any length but the algorithm's is refused here.
+ */
+export function verify(key: PublicKey, bytes: Uint8Array, signature: Uint8Array): boolean {
+  if (signature.length !== key.suite.signatureBytes) return false
+  return verifyBytes(key.suite.hash, bytes, { key: key.handle, dsaEncoding: P1363 }, signature)
+}
+
+const COMMITMENT_LABEL = Buffer.from('sealgate/1 key commitment')
+
+/**
+ * A 256-bit data key, held so that its bytes are used but not read: it seals, opens, says its commitment, and can be
+ * wiped. Takes over the bytes it is given: the caller must not keep them.
+ */
+export class DataKey {
+  #bytes: Uint8Array | undefined
+  /** HMAC-SHA-256(data key, "sealgate/1 key commitment"): sealed-event.md §4. */
+  readonly commitment: Uint8Array
+
+  constructor(bytes: Uint8Array) {
+    if (bytes.length !== A256GCM.keyBytes) throw new TypeError('a data key has 32 bytes')
+    this.#bytes = bytes
+    this.commitment = hmac(bytes, COMMITMENT_LABEL)
+  }
+
+  get wiped(): boolean {
+    return this.#bytes === undefined
+  }
+
+  /** Wipes the bytes, as far as JavaScript lets us; the key is of no more use. */
+  wipe(): void {
+    if (this.#bytes !== undefined) wipe(this.#bytes)
+    this.#bytes = undefined
+  }
+
+  /** AES-256-GCM: ciphertext ‖ 16-byte tag. The nonce must be random, 12 bytes, and used once. */
+  seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Buffer {
+    const cipher = createCipheriv('aes-256-gcm', this.#use(), nonce)
+    cipher.setAAD(aad)
+    const sealed = Buffer.allocUnsafeSlow(plaintext.length + A256GCM.tagBytes)
+    const body = cipher.update(plaintext)
+    const rest = cipher.final()
+    body.copy(sealed)
+    rest.copy(sealed, body.length)
+    cipher.getAuthTag().copy(sealed, plaintext.length)
+    return sealed
+  }
+
+  /** The plaintext of `ciphertext ‖ tag`, or undefined where it does not authenticate. */
+  open(nonce: Uint8Array, aad: Uint8Array, ciphertext: Uint8Array): Buffer | undefined {
+    const end = ciphertext.length - A256GCM.tagBytes
+    if (end < 0) return undefined
+    const decipher = createDecipheriv('aes-256-gcm', this.#use(), nonce, { authTagLength: A256GCM.tagBytes })
+    decipher.setAAD(aad)
+    decipher.setAuthTag(ciphertext.subarray(end))
+    const plaintext = decipher.update(ciphertext.subarray(0, end))
+    try {
+      decipher.final()
+    } catch {
+      wipe(plaintext)
+      return undefined
+    }
+    return plaintext
+  }
+
+  /** Keys print as nothing. */
+  toJSON(): string {
+    return '[data key]'
+  }
+
+  #use(): Uint8Array {
+    if (this.#bytes === undefined) throw new TypeError('a data key was used after it had been wiped')
+    return this.#bytes
+  }
+}

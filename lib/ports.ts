@@ -1,0 +1,146 @@
+/**
+ * The few questions we ask the world (design: architecture.md §3). Each port has an embedded implementation in
+ * `lib/local` and real ones in `lib/adapters`, held to one contract suite each (test/contract-suites).
+ *
+ * Every call takes its `deadline`: milliseconds since 1970 by the same clock as `Clock.now`. A call that has not
+ * ended by then rejects with `Outage`. Adapters translate their vendor's errors at once and keep the `cause`.
+ */
+
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number
+}
+
+export interface TopicPartition {
+  readonly topic: string
+  readonly partition: number
+}
+
+/** A Kafka record header; a header's value may be null. Names may repeat. */
+export interface Header {
+  readonly name: string
+  readonly value: Uint8Array | null
+}
+
+/** A record to be written, its partition always chosen by us. */
+export interface Message extends TopicPartition {
+  readonly key: Uint8Array | null
+  readonly value: Uint8Array | null
+  readonly headers: readonly Header[]
+}
+
+/** A record as it was read from a source topic. */
+export interface SourceRecord extends TopicPartition {
+  readonly offset: bigint
+  /** Milliseconds since 1970. */
+  readonly timestamp: number
+  /** Whether the broker set `timestamp` (`LogAppendTime`) or the producer (`CreateTime`). */
+  readonly timestampType: 'LogAppendTime' | 'CreateTime'
+  readonly key: Uint8Array | null
+  readonly value: Uint8Array | null
+  readonly headers: readonly Header[]
+}
+
+/** A key-encryption key, as the key directory names it (keys.md §1). `key` is the provider's own name, e.g. an ARN. */
+export interface Kek {
+  readonly kekId: string
+  readonly provider: string
+  readonly key: string
+}
+
+/** Authenticated with the wrapped key by the key service (KMS encryption context). */
+export type EncryptionContext = Readonly<Record<string, string>>
+
+export interface KeyService {
+  /** A fresh 256-bit data key, in clear and wrapped. Every failure is an `Outage`. */
+  generate(
+    kek: Kek,
+    context: EncryptionContext,
+    deadline: number,
+  ): Promise<{ dataKey: Uint8Array; wrapped: Uint8Array }>
+  /**
+   * The data key in `wrapped`. Rejects with `Rejection('undecryptable')` on the service's definite no
+   * (KMS: InvalidCiphertextException, IncorrectKeyException), with `Outage` on everything else.
+   */
+  unwrap(kek: Kek, wrapped: Uint8Array, context: EncryptionContext, deadline: number): Promise<Uint8Array>
+}
+
+/** A private signing key somewhere: in this process, or in a key service. */
+export interface Signer {
+  /** 1 to 64 bytes, as on the wire. */
+  readonly kid: Uint8Array
+  /** COSE algorithm: −19 (Ed25519) or −9 (ESP256). */
+  readonly alg: number
+  /** 64 bytes. */
+  sign(bytes: Uint8Array, deadline: number): Promise<Uint8Array>
+}
+
+/** A document kept somewhere else: key directory, contract bundle. */
+export interface DocumentSource {
+  /** The document, or 'unchanged' where its etag is still `etag`. */
+  read(
+    etag: string | undefined,
+    deadline: number,
+  ): Promise<{ readonly bytes: Uint8Array; readonly etag: string } | 'unchanged'>
+}
+
+export interface SecretStore {
+  /** The current version of a secret. */
+  read(name: string, deadline: number): Promise<{ readonly value: Uint8Array; readonly version: string }>
+}
+
+/** How far a source partition has come. To those above the sink `state` is opaque bytes. */
+export interface Position {
+  /** The first source offset not yet decided. */
+  readonly next: bigint
+  readonly state: Uint8Array
+}
+
+/** Where verdicts go: one transaction per slice, with the source's position (exactly-once.md §1). */
+export interface Sink {
+  /** How many partitions a topic has. A topic that is not there: `Outage('sink-denied')`. */
+  partitionsOf(topic: string, deadline: number): Promise<number>
+  /**
+   * Takes a source partition over: whoever held it before is fenced, its open transaction is ended, and only then
+   * the position is read. No position is `Outage('position-missing')`, never a silent start.
+   */
+  open(source: TopicPartition, deadline: number): Promise<SinkSession>
+}
+
+export interface SinkSession {
+  /** As of the last commit of this session, or as found when it was opened. */
+  readonly position: Position
+  /** A transaction may hold at most this many bytes for one topic-partition, unless one message alone is larger (`batchBytes`). */
+  readonly maxBatchBytes: number
+  /** The longest `position.state`. */
+  readonly maxStateBytes: number
+  /**
+   * Messages and position together, or neither. Rejects with `Outage`: `fenced` where another holder has taken over.
+   * After any rejection the outcome is unknown and the session is of no more use: `close` it and open anew.
+   */
+  commit(messages: readonly Message[], position: Position, deadline: number): Promise<void>
+  close(): Promise<void>
+}
+
+/** First starts and repairs, by an operator and by name (exactly-once.md §1, §2). */
+export interface PositionAdmin {
+  /** Fails where there is a position already. */
+  init(source: TopicPartition, position: Position, deadline: number): Promise<void>
+  show(source: TopicPartition, deadline: number): Promise<Position | undefined>
+}
+
+const utf8Length = (text: string): number => {
+  let length = 0
+  for (let index = 0; index < text.length; index++) {
+    const unit = text.charCodeAt(index)
+    length += unit < 0x80 ? 1 : unit < 0x800 ? 2 : unit >= 0xd800 && unit < 0xe000 ? 2 : 3
+  }
+  return length
+}
+
+/** Upper bound of what a message adds to a Kafka record batch, in bytes: fields, and varints at their longest for its sizes. */
+export function batchBytes(message: Pick<Message, 'key' | 'value' | 'headers'>): number {
+  let bytes = 30 + (message.key?.length ?? 0) + (message.value?.length ?? 0)
+  for (const header of message.headers) bytes += 10 + utf8Length(header.name) + (header.value?.length ?? 0)
+  return bytes
+}
