@@ -1,0 +1,236 @@
+/**
+ * Decides records (sealed-event.md §5): bytes → Envelope → Verified → Authorised → payload. Each arrow is one function,
+ * and each stage can be made only by the one before it.
+ *
+ * The work is batched: `examine` (steps 1 to 7) looks at each record by itself, `wantedKeys` asks ahead which data keys
+ * the slice will need, and `decide` (steps 8 to 11) takes the records in order once those keys are at hand. `admit` does
+ * all three for one record.
+ */
+import { authorise as findContract } from '../contract/authorise.ts'
+import type { Contract, Contracts } from '../contract/contract.ts'
+import { Outage, Rejection, type RejectionCode } from '../errors.ts'
+import type { Place } from '../envelope/binding.ts'
+import type { Envelope } from '../envelope/format.ts'
+import { open, UNDECRYPTABLE } from '../envelope/seal.ts'
+import { A256GCM } from '../envelope/suite.ts'
+import type { ProvenBatches, Verified } from '../envelope/verify.ts'
+import { authenticate, judgingTime, parseRecord } from '../keys/authenticate.ts'
+import type { DataKeys, KeyRequest, PreparedKeys } from '../keys/data-keys.ts'
+import type { DirectoryCopy } from '../keys/directory.ts'
+import type { SourceRecord } from '../ports.ts'
+import type { Claimant, ReplayState } from './replay.ts'
+
+declare const authorised: unique symbol
+
+/** A verified event whose type, issuer and source a contract allows here. Only these cost a call of the key service. */
+export interface Authorised extends Verified {
+  readonly contract: Contract
+  readonly [authorised]: true
+}
+
+/** What records are decided by: as of when the slice began. */
+export interface Gate {
+  /** This gateway's own name: the `aud` it answers to. */
+  readonly audience: string
+  readonly maxValueBytes: number
+  readonly directory: DirectoryCopy
+  readonly contracts: Contracts
+  readonly dataKeys: DataKeys
+  readonly batches: ProvenBatches
+  /** The channel of a topic: undefined is a fault of the settings. */
+  channelOf(topic: string): Channel | undefined
+  /** Our clock, milliseconds since 1970. */
+  now(): number
+}
+
+/** A logical topic and its own bounds. */
+export interface Channel {
+  readonly name: string
+  /** The longest `exp` − `iat`, seconds. */
+  readonly maxLifeSeconds: number
+}
+
+/** A record that has been looked at as far as it can be by itself, at its judging time. */
+export interface Examined {
+  readonly record: SourceRecord
+  /** Judging time, seconds since 1970. */
+  readonly time: number
+  /** What parsed: of a rejected record only a claim. */
+  readonly envelope: Envelope | undefined
+  /** Passed step 7, or why it did not. */
+  readonly result: Authorised | Rejection
+  /** Where it is authorised and its issuer has the KEK. */
+  readonly keyRequest: KeyRequest | undefined
+}
+
+export type Verdict = Admitted | Rejected
+
+export interface Admitted {
+  readonly admitted: true
+  readonly event: Authorised
+  /** One I-JSON text that fits the contract's schema. */
+  readonly payload: Uint8Array
+}
+
+export interface Rejected {
+  readonly admitted: false
+  readonly code: RejectionCode
+  /** For people; tells nothing of the payload or of keys. */
+  readonly reason: string
+  /** What it claims to be; undefined where it does not parse. */
+  readonly envelope: Envelope | undefined
+}
+
+/** Decides one record. Resolves to a verdict on it; rejects, with nothing changed in `state`, only when it could not decide. */
+export async function admit(
+  record: SourceRecord,
+  gate: Gate,
+  state: ReplayState,
+  deadline: number,
+): Promise<Verdict> {
+  const examined = examine(record, gate, state.time)
+  const asked = wantedKeys([examined], gate, state)
+  const keys = await gate.dataKeys.prepare(asked.requests, deadline)
+  try {
+    const decision = decide(examined, asked.newDataKeys, state, keys)
+    decision.apply()
+    return decision.verdict
+  } finally {
+    keys.release()
+  }
+}
+
+/** Steps 1 to 7. Throws `Outage` where the record cannot be judged at all. */
+export function examine(record: SourceRecord, gate: Gate, highestTime: number): Examined {
+  const channel = gate.channelOf(record.topic)
+  if (channel === undefined)
+    throw new Outage('channel-unknown', `topic ${record.topic} has no channel: name it in the settings`)
+  const time = judgingTime(record, gate.now(), highestTime)
+  let envelope: Envelope | undefined
+  try {
+    envelope = parseRecord(record, gate.maxValueBytes)
+    const place = { channel: channel.name, partition: record.partition, key: record.key }
+    const event = authenticateAndAuthorise(envelope, place, time, channel.maxLifeSeconds, gate)
+    return { record, time, envelope, result: event, keyRequest: keyRequestOf(event, gate.directory) }
+  } catch (error) {
+    if (!(error instanceof Rejection)) throw error
+    return { record, time, envelope, result: error, keyRequest: undefined }
+  }
+}
+
+function authenticateAndAuthorise(
+  envelope: Envelope,
+  place: Place,
+  time: number,
+  maxLifeSeconds: number,
+  gate: Gate,
+): Authorised {
+  const bounds = { audience: gate.audience, time, maxLifeSeconds, maxValueBytes: gate.maxValueBytes }
+  const verified = authenticate(envelope, place, gate.directory, bounds, gate.batches)
+  const { iss, ce } = verified.body.claims
+  const contract = findContract(
+    place.channel,
+    { iss, type: ce.get('type') ?? '', source: ce.get('source') ?? '' },
+    gate.contracts,
+  )
+  return { ...verified, contract } as Authorised
+}
+
+function keyRequestOf(event: Authorised, directory: DirectoryCopy): KeyRequest | undefined {
+  const { claims, recipient } = event.body
+  const kek = directory.snapshot.kek(recipient.kekId, claims.iss)
+  if (kek === undefined) return undefined
+  return {
+    iss: claims.iss,
+    aud: claims.aud,
+    type: event.contract.type,
+    kekId: recipient.kekId,
+    wrapped: recipient.wrapped,
+    kek,
+  }
+}
+
+/** The data keys that these records will need, in order, and those among the records whose key is new to us. */
+export interface AskedKeys {
+  readonly requests: readonly KeyRequest[]
+  readonly newDataKeys: ReadonlySet<Examined>
+}
+
+/**
+ * Asks ahead with steps 8 and 9 on a copy of the state, so that neither a replay nor a record over its limits costs a
+ * call. A key counts as new in the first record that names it, unless it is still at hand.
+ */
+export function wantedKeys(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
+  const ahead = state.fork()
+  const requests: KeyRequest[] = []
+  const newDataKeys = new Set<Examined>()
+  const named = new Map<string, Set<string>>()
+  for (const examined of slice) {
+    if (examined.result instanceof Rejection) continue
+    const request = examined.keyRequest
+    let isNew = false
+    if (request !== undefined && !gate.dataKeys.holds(request)) {
+      const scope = JSON.stringify([request.iss, request.type])
+      const wrapped = Buffer.from(request.wrapped).toString('latin1')
+      isNew = named.get(scope)?.has(wrapped) !== true
+      if (isNew) newDataKeys.add(examined)
+      named.set(scope, (named.get(scope) ?? new Set()).add(wrapped))
+    }
+    const claimant = claimantOf(examined.result, isNew)
+    const ruling = ahead.judge(claimant, examined.time)
+    ahead.decide(examined.time, claimant, ruling)
+    if (ruling.rejection === undefined && request !== undefined) requests.push(request)
+  }
+  return { requests, newDataKeys }
+}
+
+function claimantOf(event: Authorised, newDataKey: boolean): Claimant {
+  const { claims, ciphertext } = event.body
+  const { contract } = event
+  const fits = ciphertext.length - A256GCM.tagBytes <= contract.maxBytes
+  return { claims, type: contract.type, perSecond: contract.perSecond, fits, newDataKey }
+}
+
+/** A verdict that the state does not know of yet. */
+export interface Decision {
+  readonly verdict: Verdict
+  /** Tells the state, once and in order. Not to be called where the record ends in an outage after all. */
+  apply(): void
+}
+
+/** Steps 8 to 11, at once. Throws `Outage` where the key service did not say; `state` is only asked. */
+export function decide(
+  examined: Examined,
+  newDataKeys: ReadonlySet<Examined>,
+  state: ReplayState,
+  keys: PreparedKeys,
+): Decision {
+  const { result, envelope, time } = examined
+  if (result instanceof Rejection)
+    return { verdict: rejected(result, envelope), apply: () => state.decide(time) }
+  const claimant = claimantOf(result, newDataKeys.has(examined))
+  const ruling = state.judge(claimant, time)
+  const verdict =
+    ruling.rejection === undefined
+      ? openAndCheck(examined, result, keys)
+      : rejected(ruling.rejection, envelope)
+  return { verdict, apply: () => state.decide(time, claimant, ruling) }
+}
+
+function openAndCheck(examined: Examined, event: Authorised, keys: PreparedKeys): Verdict {
+  try {
+    const request = examined.keyRequest
+    if (request === undefined) throw new Rejection('undecryptable', UNDECRYPTABLE)
+    const payload = keys.lend(request, (dataKey) => open(event, dataKey))
+    event.contract.payload.check(event.body.claims.contentType, payload)
+    return { admitted: true, event, payload }
+  } catch (error) {
+    if (!(error instanceof Rejection)) throw error
+    return rejected(error, examined.envelope)
+  }
+}
+
+/** A verdict against a record. */
+export function rejected(rejection: Rejection, envelope: Envelope | undefined): Rejected {
+  return { admitted: false, code: rejection.code, reason: rejection.message, envelope }
+}

@@ -1,0 +1,352 @@
+/**
+ * What a source partition remembers between records (sealed-event.md §6): the numbers seen of each live session, the
+ * highest judging time, and the counts behind `over-limit`. It is committed with the partition's position, so it is kept
+ * small and encoded by hand (exactly-once.md §2).
+ */
+import { CborError, CborReader, CborWriter, MAJOR } from '../cbor.ts'
+import { Outage, Rejection } from '../errors.ts'
+import { digest } from '../envelope/crypto.ts'
+import type { Claims } from '../envelope/format.ts'
+
+/** Settable bounds of step 9. */
+export interface IssuerLimits {
+  /** Live sessions per issuer and partition: 64, at most 1,024. */
+  readonly maxSessions: number
+  /** New data keys per issuer, partition and minute of judging time: 60. */
+  readonly newDataKeysPerMinute: number
+}
+
+/** One event's claim on its partition's memory. */
+export interface Claimant {
+  readonly claims: Pick<Claims, 'iss' | 'session' | 'number' | 'exp'>
+  /** The event type: `perSecond` is a contract's. */
+  readonly type: string
+  readonly perSecond: number | undefined
+  /** Whether the ciphertext is within the contract's `maxBytes`. */
+  readonly fits: boolean
+  /** Whether its data key would cost a call of the key service. */
+  readonly newDataKey: boolean
+}
+
+/** What steps 8 and 9 say: nothing, or why the record is refused; and whether it marks its number. */
+export interface Ruling {
+  readonly rejection: Rejection | undefined
+  readonly marks: boolean
+}
+
+/** A window as IPsec has it (RFC 4303 §3.4.3): the highest number, and a bit for it and each of the 63 below. */
+interface Window {
+  readonly highest: bigint
+  /** Bit n: the number `highest` − n has been seen, or would be negative. */
+  readonly seen: bigint
+  /** The latest `exp` of the records marked, seconds. */
+  readonly exp: number
+}
+
+interface Issuer {
+  readonly windows: Map<string, Window>
+  /** By hash of the event type, in the second of `ReplayState.time`. */
+  readonly rates: Map<string, number>
+  readonly dataKeys: { readonly minute: number; readonly count: number }
+}
+
+const WINDOW_BITS = 64n
+const ALL_SEEN = (1n << WINDOW_BITS) - 1n
+const FORMAT_VERSION = 1
+const ISSUER_HASH_BYTES = 8
+const SESSION_HASH_BYTES = 10
+/** Upper bounds of what each costs in `encode`. */
+const BASE_BYTES = 48
+const ISSUER_BYTES = 32
+const WINDOW_BYTES = 40
+const RATE_BYTES = 16
+
+const OK: Ruling = { rejection: undefined, marks: true }
+
+/** Asked with `judge`, which changes nothing, and told with `decide` once a record's verdict stands. */
+export class ReplayState {
+  /** Highest judging time of any record decided here, seconds. */
+  time: number
+  /** Numbers that left a window without having come, since `takeUnseen`. */
+  #unseen = 0n
+  readonly #issuers: Map<string, Issuer>
+  readonly #limits: IssuerLimits
+  readonly #maxBytes: number
+
+  /** @param maxBytes what `encode` may come to at most: beyond it new sessions are `over-limit` */
+  constructor(limits: IssuerLimits, maxBytes: number, time = 0, issuers: Map<string, Issuer> = new Map()) {
+    this.time = time
+    this.#limits = limits
+    this.#maxBytes = maxBytes
+    this.#issuers = issuers
+  }
+
+  /** A copy for asking ahead: what `decide` does to it leaves this one as it is. */
+  fork(): ReplayState {
+    const issuers = new Map<string, Issuer>()
+    for (const [name, issuer] of this.#issuers) {
+      issuers.set(name, { ...issuer, windows: new Map(issuer.windows), rates: new Map(issuer.rates) })
+    }
+    return new ReplayState(this.#limits, this.#maxBytes, this.time, issuers)
+  }
+
+  /** Steps 8 and 9 at judging time `t` ≥ `time`. */
+  judge(event: Claimant, t: number): Ruling {
+    const issuer = this.#issuers.get(issuerKey(event.claims.iss))
+    const window = liveWindow(issuer, event, t)
+    if (window !== undefined && isSeen(window, event.claims.number))
+      return refuse('replayed', 'this number has been seen, or is too old to tell', false)
+    if (window === undefined) {
+      if (liveWindows(issuer, t) >= this.#limits.maxSessions)
+        return refuse('over-limit', `the issuer has ${this.#limits.maxSessions} live sessions here`, false)
+      if (this.#bytes() + ISSUER_BYTES + WINDOW_BYTES + RATE_BYTES > this.#maxBytes)
+        return refuse('over-limit', 'no room to remember another session of this partition', false)
+    }
+    if (!event.fits) return refuse('over-limit', 'the payload is longer than the contract allows', true)
+    if (event.perSecond !== undefined && this.#rate(issuer, event, t) >= event.perSecond)
+      return refuse(
+        'over-limit',
+        `the issuer has sent ${event.perSecond} events of this type in this second`,
+        true,
+      )
+    if (event.newDataKey && dataKeysInMinute(issuer, t) >= this.#limits.newDataKeysPerMinute)
+      return refuse(
+        'over-limit',
+        `the issuer has named ${this.#limits.newDataKeysPerMinute} new data keys in this minute`,
+        true,
+      )
+    return OK
+  }
+
+  /** A record of judging time `t` is decided; where it passed step 7, with what `judge` said of it. */
+  decide(t: number, event?: Claimant, ruling?: Ruling): void {
+    if (t > this.time) {
+      this.time = t
+      for (const issuer of this.#issuers.values()) issuer.rates.clear()
+    }
+    if (event === undefined || ruling?.marks !== true) return
+    const name = issuerKey(event.claims.iss)
+    let issuer = this.#issuers.get(name) ?? {
+      windows: new Map<string, Window>(),
+      rates: new Map<string, number>(),
+      dataKeys: { minute: 0, count: 0 },
+    }
+    if (ruling.rejection === undefined) {
+      if (event.newDataKey)
+        issuer = { ...issuer, dataKeys: { minute: minuteOf(t), count: dataKeysInMinute(issuer, t) + 1 } }
+      if (event.perSecond !== undefined)
+        issuer.rates.set(typeKey(event.type), this.#rate(issuer, event, t) + 1)
+    }
+    this.#issuers.set(name, issuer)
+    this.#mark(issuer, event, t)
+  }
+
+  /** Numbers that left a window unseen since the last call; for the segment that closes. */
+  takeUnseen(): bigint {
+    const unseen = this.#unseen
+    this.#unseen = 0n
+    return unseen
+  }
+
+  /** Forgets what `time` has passed, and writes the rest: `[version, time, issuers]`, names as hashes. */
+  encode(): Uint8Array {
+    this.#forget()
+    const writer = new CborWriter(256)
+    writer.head(MAJOR.array, 3)
+    writer.integer(FORMAT_VERSION)
+    writer.integer(this.time)
+    writer.head(MAJOR.array, this.#issuers.size)
+    for (const [name, issuer] of this.#issuers) {
+      writer.head(MAJOR.array, 5)
+      writer.byteString(Buffer.from(name, 'latin1'))
+      writer.integer(issuer.dataKeys.minute)
+      writer.integer(issuer.dataKeys.count)
+      writer.head(MAJOR.array, issuer.windows.size)
+      for (const [session, window] of issuer.windows) {
+        const sparse = window.seen !== ALL_SEEN
+        writer.head(MAJOR.array, sparse ? 4 : 3)
+        writer.byteString(Buffer.from(session, 'latin1'))
+        writer.integer(window.highest)
+        // The exp lies at most a life and the clocks' difference beyond `time`: shorter as the difference.
+        writer.integer(window.exp - this.time)
+        if (sparse) writer.integer(window.seen)
+      }
+      writer.head(MAJOR.array, issuer.rates.size)
+      for (const [type, count] of issuer.rates) {
+        writer.head(MAJOR.array, 2)
+        writer.byteString(Buffer.from(type, 'latin1'))
+        writer.integer(count)
+      }
+    }
+    return writer.finish()
+  }
+
+  /** Reads what `encode` wrote; anything else is `Outage('position-damaged')`, never a fresh start. */
+  static parse(bytes: Uint8Array, limits: IssuerLimits, maxBytes: number): ReplayState {
+    try {
+      return parseState(new CborReader(bytes), limits, maxBytes)
+    } catch (cause) {
+      if (!(cause instanceof CborError)) throw cause
+      throw new Outage(
+        'position-damaged',
+        'the replay windows in the position do not parse: see `sealgate position show`',
+        { cause },
+      )
+    }
+  }
+
+  #mark(issuer: Issuer, event: Claimant, t: number): void {
+    const { session, number, exp, iss } = event.claims
+    const name = sessionKey(iss, session)
+    const window = liveWindow(issuer, event, t)
+    const latest = Number(exp)
+    if (window === undefined) {
+      issuer.windows.set(name, { highest: number, seen: firstSeen(number), exp: latest })
+      return
+    }
+    const ahead = number - window.highest
+    const known = Math.max(window.exp, latest)
+    if (ahead <= 0n) {
+      issuer.windows.set(name, { highest: window.highest, seen: window.seen | (1n << -ahead), exp: known })
+    } else if (ahead === 1n && window.seen === ALL_SEEN) {
+      issuer.windows.set(name, { highest: number, seen: ALL_SEEN, exp: known })
+    } else {
+      const seen = ahead >= WINDOW_BITS ? 1n : ((window.seen << ahead) | 1n) & ALL_SEEN
+      this.#unseen += leftUnseen(window.seen, ahead)
+      issuer.windows.set(name, { highest: number, seen, exp: known })
+    }
+  }
+
+  #rate(issuer: Issuer | undefined, event: Claimant, t: number): number {
+    return t > this.time ? 0 : (issuer?.rates.get(typeKey(event.type)) ?? 0)
+  }
+
+  #bytes(): number {
+    let bytes = BASE_BYTES
+    for (const issuer of this.#issuers.values()) {
+      bytes += ISSUER_BYTES + issuer.windows.size * WINDOW_BYTES + issuer.rates.size * RATE_BYTES
+    }
+    return bytes
+  }
+
+  #forget(): void {
+    for (const [name, issuer] of this.#issuers) {
+      for (const [session, window] of issuer.windows)
+        if (window.exp < this.time) issuer.windows.delete(session)
+      if (
+        issuer.windows.size === 0 &&
+        issuer.rates.size === 0 &&
+        issuer.dataKeys.minute < minuteOf(this.time)
+      )
+        this.#issuers.delete(name)
+    }
+  }
+}
+
+function refuse(code: 'replayed' | 'over-limit', reason: string, marks: boolean): Ruling {
+  return { rejection: new Rejection(code, reason), marks }
+}
+
+const minuteOf = (t: number): number => Math.floor(t / 60)
+
+function dataKeysInMinute(issuer: Issuer | undefined, t: number): number {
+  return issuer?.dataKeys.minute === minuteOf(t) ? issuer.dataKeys.count : 0
+}
+
+/** A session is forgotten when t has passed the latest exp marked in it, and only then. */
+function liveWindow(issuer: Issuer | undefined, event: Claimant, t: number): Window | undefined {
+  const window = issuer?.windows.get(sessionKey(event.claims.iss, event.claims.session))
+  return window === undefined || window.exp < t ? undefined : window
+}
+
+function liveWindows(issuer: Issuer | undefined, t: number): number {
+  let live = 0
+  if (issuer !== undefined) for (const window of issuer.windows.values()) if (window.exp >= t) live++
+  return live
+}
+
+function isSeen(window: Window, number: bigint): boolean {
+  const below = window.highest - number
+  if (below < 0n) return false
+  return below >= WINDOW_BITS || ((window.seen >> below) & 1n) === 1n
+}
+
+/** The map of a session whose first number here is this one: those below it are not seen, those below 0 never missing. */
+function firstSeen(number: bigint): bigint {
+  if (number >= WINDOW_BITS - 1n) return 1n
+  return ((ALL_SEEN >> (number + 1n)) << (number + 1n)) | 1n
+}
+
+/** How many numbers leave a window unseen when it moves on by `ahead`. */
+function leftUnseen(seen: bigint, ahead: bigint): bigint {
+  const leaving = ahead < WINDOW_BITS ? ahead : WINDOW_BITS
+  let unseen = ahead - leaving
+  for (let bit = WINDOW_BITS - leaving; bit < WINDOW_BITS; bit++)
+    if (((seen >> bit) & 1n) === 0n) unseen += 1n
+  return unseen
+}
+
+/** Names are kept as hashes: short, and not to be chosen by a producer so that two of them collide. */
+const hashes = new Map<string, string>()
+const MAX_HASHES = 10_000
+
+function shortHash(name: string, length: number): string {
+  const known = hashes.get(name)
+  if (known !== undefined) return known
+  const hash = digest(Buffer.from(name)).toString('latin1', 0, length)
+  if (hashes.size >= MAX_HASHES) hashes.clear()
+  hashes.set(name, hash)
+  return hash
+}
+
+const issuerKey = (iss: string): string => shortHash(`iss:${iss}`, ISSUER_HASH_BYTES)
+const typeKey = (type: string): string => shortHash(`type:${type}`, ISSUER_HASH_BYTES)
+const sessionKey = (iss: string, session: Uint8Array): string =>
+  shortHash(
+    `session:${Buffer.from(session.buffer, session.byteOffset, session.length).toString('latin1')}:${iss}`,
+    SESSION_HASH_BYTES,
+  )
+
+function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number): ReplayState {
+  expectArray(reader, 3)
+  if (reader.uint() !== FORMAT_VERSION) throw new CborError('another version')
+  const time = safe(reader.uint())
+  const issuers = new Map<string, Issuer>()
+  for (let left = reader.array(); left > 0; left--) {
+    expectArray(reader, 5)
+    const name = hashOf(reader, ISSUER_HASH_BYTES)
+    const dataKeys = { minute: safe(reader.uint()), count: safe(reader.uint()) }
+    const windows = new Map<string, Window>()
+    for (let more = reader.array(); more > 0; more--) {
+      const fields = reader.array()
+      if (fields !== 3 && fields !== 4) throw new CborError('a window of another shape')
+      const session = hashOf(reader, SESSION_HASH_BYTES)
+      const highest = BigInt(reader.uint())
+      const exp = time + safe(reader.uint())
+      windows.set(session, { highest, exp, seen: fields === 3 ? ALL_SEEN : BigInt(reader.uint()) })
+    }
+    const rates = new Map<string, number>()
+    for (let more = reader.array(); more > 0; more--) {
+      expectArray(reader, 2)
+      rates.set(hashOf(reader, ISSUER_HASH_BYTES), safe(reader.uint()))
+    }
+    issuers.set(name, { windows, rates, dataKeys })
+  }
+  reader.end()
+  return new ReplayState(limits, maxBytes, time, issuers)
+}
+
+function expectArray(reader: CborReader, length: number): void {
+  if (reader.array() !== length) throw new CborError('an array of another length')
+}
+
+function hashOf(reader: CborReader, length: number): string {
+  const bytes = reader.byteString()
+  if (bytes.length !== length) throw new CborError('a hash of another size')
+  return Buffer.from(bytes).toString('latin1')
+}
+
+function safe(value: number | bigint): number {
+  if (typeof value === 'bigint') throw new CborError('a number too large')
+  return value
+}
