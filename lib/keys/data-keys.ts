@@ -1,9 +1,12 @@
 /**
  * Data keys on the opening side (keys.md §2): unwrapped once, kept for a while, lent to a synchronous function, wiped.
  */
-import type { DataKey } from '../envelope/crypto.ts'
-import type { Kek } from '../ports.ts'
-import type { DirectorySnapshot } from './directory.ts'
+import { DataKey } from '../envelope/crypto.ts'
+import { UNDECRYPTABLE } from '../envelope/seal.ts'
+import { Outage, Rejection } from '../errors.ts'
+import type { Clock, EncryptionContext, Kek, KeyService } from '../ports.ts'
+import { byDeadline } from './deadline.ts'
+import { bytesKey, type DirectorySnapshot } from './directory.ts'
 
 /** Names one data key. Two requests that differ in any part never share a key (threats.md 11). */
 export interface KeyRequest {
@@ -58,3 +61,305 @@ export interface DataKeys {
   /** Drops and wipes everything. */
   close(): void
 }
+
+export interface DataKeyOptions {
+  /** Shielded: every call must end. */
+  readonly keyService: KeyService
+  readonly clock: Clock
+  /** Keys and refusals kept, the least recently used dropped first. */
+  readonly maxEntries?: number
+  /** Counted from the start of the call. */
+  readonly maxAgeMs?: number
+  /** How long a definite no is kept. */
+  readonly negativeMs?: number
+  /** Calls side by side, for one slice. */
+  readonly maxParallel?: number
+}
+
+/** What the key service authenticates with a data key (sealed-event.md §4). */
+export function encryptionContext(scope: Pick<KeyRequest, 'iss' | 'aud' | 'type'>): EncryptionContext {
+  return {
+    'sealgate:v': '1',
+    'sealgate:iss': scope.iss,
+    'sealgate:aud': scope.aud,
+    'sealgate:type': scope.type,
+  }
+}
+
+/** One answer of the key service. */
+interface Answer {
+  readonly request: KeyRequest
+  /** Undefined: a definite no. */
+  readonly key: DataKey | undefined
+  readonly bornAt: number
+  readonly expiresAt: number
+  /** Slices that hold it. */
+  leases: number
+  /** Whether it is still in the cache; if not, it is wiped when the last slice lets go of it. */
+  kept: boolean
+}
+
+/** A request of a slice, and what came of it. */
+interface Slot {
+  readonly request: KeyRequest
+  readonly name: string
+  outcome: Answer | Outage | undefined
+}
+
+/** A call under way. */
+interface Flight {
+  readonly answer: Promise<Answer>
+  /** Slices that wait for it: each has its lease before anything can push the answer out of the cache. */
+  readonly takers: { count: number }
+}
+
+export function createDataKeys(options: DataKeyOptions): DataKeys {
+  const { keyService, clock } = options
+  const { maxEntries = 1000, maxAgeMs = 300_000, negativeMs = 30_000, maxParallel = 16 } = options
+  /** By name, the least recently prepared first. */
+  const answers = new Map<string, Answer>()
+  const flights = new Map<string, Flight>()
+  let directory: DirectorySnapshot | undefined
+  let closed = false
+  let timer: NodeJS.Timeout | undefined
+  let [calls, hits, waits, failures] = [0, 0, 0, 0]
+
+  const withdrawn = ({ kek, kekId, iss }: KeyRequest): boolean => {
+    if (directory === undefined) return false
+    const now = directory.kek(kekId, iss)
+    return now?.key !== kek.key || now.provider !== kek.provider
+  }
+
+  const isCurrent = (answer: Answer, now: number): boolean => now >= answer.bornAt && now < answer.expiresAt
+
+  const drop = (name: string, answer: Answer): void => {
+    answers.delete(name)
+    answer.kept = false
+    if (answer.leases === 0) answer.key?.wipe()
+  }
+
+  /** An idle process wipes too. Unref: this alone keeps no process alive. */
+  const sweepLater = (): void => {
+    const next = Math.min(...[...answers.values()].map((answer) => answer.expiresAt))
+    timer = setTimeout(sweep, Math.max(next - clock.now(), 1000)).unref()
+  }
+
+  const sweep = (): void => {
+    timer = undefined
+    const now = clock.now()
+    for (const [name, answer] of answers) if (!isCurrent(answer, now)) drop(name, answer)
+    if (answers.size > 0) sweepLater()
+  }
+
+  const find = (name: string): Answer | undefined => {
+    const answer = answers.get(name)
+    if (answer === undefined) return undefined
+    if (isCurrent(answer, clock.now())) return answer
+    drop(name, answer)
+    return undefined
+  }
+
+  const keep = (name: string, answer: Answer): Answer => {
+    answers.set(name, answer)
+    for (const [oldest, other] of answers) {
+      if (answers.size <= maxEntries) break
+      drop(oldest, other)
+    }
+    if (timer === undefined) sweepLater()
+    return answer
+  }
+
+  const unwrap = async (
+    { request, name }: Slot,
+    takers: Flight['takers'],
+    deadline: number,
+  ): Promise<Answer> => {
+    const bornAt = clock.now()
+    let key: DataKey | undefined
+    let livesMs = maxAgeMs
+    try {
+      calls += 1
+      key = new DataKey(
+        await keyService.unwrap(request.kek, request.wrapped, encryptionContext(request), deadline),
+      )
+    } catch (error) {
+      if (!(error instanceof Rejection)) {
+        failures += 1
+        throw error
+      }
+      livesMs = clock.now() - bornAt + negativeMs
+    }
+    if (closed || withdrawn(request)) {
+      key?.wipe()
+      throw closed ? new TypeError('the data keys have been closed') : withdrawnOutage()
+    }
+    return keep(name, { request, key, bornAt, expiresAt: bornAt + livesMs, leases: takers.count, kept: true })
+  }
+
+  /** The answer, with a lease on it. */
+  const take = (slot: Slot, deadline: number): Promise<Answer> => {
+    const known = find(slot.name)
+    if (known !== undefined) {
+      known.leases += 1
+      return Promise.resolve(known)
+    }
+    const joined = flights.get(slot.name)
+    if (joined !== undefined) {
+      waits += 1
+      joined.takers.count += 1
+      return joined.answer
+    }
+    const takers = { count: 1 }
+    const flight = { takers, answer: unwrap(slot, takers, deadline) }
+    flights.set(slot.name, flight)
+    const land = (): boolean => flights.delete(slot.name)
+    flight.answer.then(land, land)
+    return flight.answer
+  }
+
+  const settle = async (slot: Slot, deadline: number): Promise<void> => {
+    if (clock.now() >= deadline) return
+    const taken = take(slot, deadline)
+    try {
+      slot.outcome = await byDeadline(taken, deadline, clock, () => {
+        taken.then(letGo, () => undefined)
+        return lateOutage()
+      })
+    } catch (error) {
+      slot.outcome =
+        error instanceof Outage
+          ? error
+          : new Outage('unexpected', 'the key service failed in a way nobody foresaw', { cause: error })
+    }
+  }
+
+  return {
+    holds: (request) => find(nameOf(request)) !== undefined,
+
+    async prepare(requests, deadline) {
+      const slots = new Slots()
+      const missing: Slot[] = []
+      for (const request of requests) {
+        if (slots.find(request) !== undefined) continue
+        const slot = slots.add(request)
+        const known = find(slot.name)
+        if (known === undefined) {
+          missing.push(slot)
+          continue
+        }
+        hits += 1
+        answers.delete(slot.name)
+        answers.set(slot.name, known)
+        known.leases += 1
+        slot.outcome = known
+      }
+      const queue = missing.values()
+      const work = async (): Promise<void> => {
+        for (const slot of queue) await settle(slot, deadline)
+      }
+      await Promise.all(Array.from({ length: Math.min(maxParallel, missing.length) }, work))
+      return slots
+    },
+
+    retain(snapshot) {
+      directory = snapshot
+      for (const [name, answer] of answers) {
+        if (!withdrawn(answer.request)) continue
+        // No wait for the slices that hold it: `lend` tells them.
+        answer.key?.wipe()
+        drop(name, answer)
+      }
+    },
+
+    counts() {
+      const alive = [...answers.values()].filter((answer) => answer.key !== undefined)
+      const oldest = Math.min(...alive.map((answer) => answer.bornAt))
+      const oldestAgeMs = alive.length === 0 ? 0 : Math.max(0, clock.now() - oldest)
+      return { calls, hits, waits, failures, alive: alive.length, oldestAgeMs }
+    },
+
+    close() {
+      closed = true
+      clearTimeout(timer)
+      for (const [name, answer] of answers) {
+        answer.key?.wipe()
+        drop(name, answer)
+      }
+    },
+  }
+}
+
+/** The requests of one slice, found by their wrapped bytes first: that costs a third of the whole name. */
+class Slots implements PreparedKeys {
+  readonly #byWrapped = new Map<string, Slot>()
+  readonly #byName = new Map<string, Slot>()
+  #last: Slot | undefined
+
+  find(request: KeyRequest): Slot | undefined {
+    if (this.#last !== undefined && isSame(this.#last.request, request)) return this.#last
+    const first = this.#byWrapped.get(bytesKey(request.wrapped))
+    if (first === undefined) return undefined
+    this.#last = isSame(first.request, request) ? first : this.#byName.get(nameOf(request))
+    return this.#last
+  }
+
+  add(request: KeyRequest): Slot {
+    // Copies: what was given are views into records, which would be kept with it.
+    const copy = { ...request, kekId: request.kekId.slice(), wrapped: request.wrapped.slice() }
+    const slot: Slot = { request: copy, name: nameOf(copy), outcome: undefined }
+    const wrapped = bytesKey(copy.wrapped)
+    if (!this.#byWrapped.has(wrapped)) this.#byWrapped.set(wrapped, slot)
+    this.#byName.set(slot.name, slot)
+    this.#last = slot
+    return slot
+  }
+
+  lend<T>(request: KeyRequest, use: (key: DataKey) => T): T {
+    const slot = this.find(request)
+    if (slot === undefined) throw new TypeError('a data key was asked for that was not prepared')
+    const { outcome } = slot
+    if (outcome === undefined) throw lateOutage()
+    if (outcome instanceof Outage) throw outcome
+    if (outcome.key === undefined) throw new Rejection('undecryptable', UNDECRYPTABLE)
+    if (outcome.key.wiped) throw withdrawnOutage()
+    return use(outcome.key)
+  }
+
+  release(): void {
+    for (const { outcome } of this.#byName.values()) {
+      if (outcome !== undefined && !(outcome instanceof Outage)) letGo(outcome)
+    }
+    this.#byName.clear()
+    this.#byWrapped.clear()
+    this.#last = undefined
+  }
+}
+
+function letGo(answer: Answer): void {
+  answer.leases -= 1
+  if (answer.leases === 0 && !answer.kept) answer.key?.wipe()
+}
+
+function isSame(a: KeyRequest, b: KeyRequest): boolean {
+  return (
+    a.iss === b.iss &&
+    a.type === b.type &&
+    a.aud === b.aud &&
+    Buffer.compare(a.wrapped, b.wrapped) === 0 &&
+    Buffer.compare(a.kekId, b.kekId) === 0
+  )
+}
+
+/** Lengths first, so that no two requests have one name, whatever stands in them. */
+function nameOf({ iss, aud, type, kekId, wrapped }: KeyRequest): string {
+  const lengths = `${iss.length}:${aud.length}:${type.length}:${kekId.length}:`
+  return `${lengths}${iss}${aud}${type}${bytesKey(kekId)}${bytesKey(wrapped)}`
+}
+
+const lateOutage = (): Outage => new Outage('deadline', 'no time left to unwrap a data key')
+
+const withdrawnOutage = (): Outage =>
+  new Outage(
+    'key-service-denied',
+    'the KEK was withdrawn while its data key was in use: begin the slice anew',
+  )

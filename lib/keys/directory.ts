@@ -85,7 +85,7 @@ export function maySign(row: SigningKeyRow, t: number): boolean {
 
 /** A map key for bytes: one char a byte, so that no hash need be made. */
 export function bytesKey(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).latin1Slice()
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 }
 
 /** A snapshot of rows that are already trusted: parsed and verified, or a test's. */
