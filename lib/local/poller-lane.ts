@@ -104,17 +104,17 @@ export class Lane {
 
   /** Until the plan's stop. Never rejects. */
   async run(): Promise<void> {
-    while (!this.#stopped) await this.#deliver(await this.#gather())
+    while (!this.#stopped()) await this.#deliver(await this.#gather())
     for (const tell of this.#watchers.splice(0)) tell(false)
   }
 
   /** Resolves to true once a look at every partition, begun after the call, has found nothing left to do; to false at the stop. */
   async empty(): Promise<boolean> {
-    if (this.#stopped) return false
+    if (this.#stopped()) return false
     return new Promise((resolve) => this.#watchers.push(resolve))
   }
 
-  get #stopped(): boolean {
+  #stopped(): boolean {
     return this.#plan.stop.signal.aborted
   }
 
@@ -129,7 +129,7 @@ export class Lane {
       const gathered = gathering.items.length > 0
       if (look === 'nothing' && !gathered) for (const tell of watchers) tell(true)
       else this.#watchers.unshift(...watchers)
-      if (look === 'full' || this.#stopped) return gathering.items
+      if (look === 'full' || this.#stopped()) return gathering.items
       if (gathered) windowEnd = Math.min(windowEnd, performance.now() + batchingWindowMs)
       const left = windowEnd - performance.now()
       if (look === 'more') continue
@@ -203,9 +203,9 @@ export class Lane {
   async #deliver(batch: readonly Item[]): Promise<void> {
     const flights = this.#flightsOf(batch)
     const work: Part[] = [{ items: batch, invoked: 0, retries: 0, stuck: 0, functionError: false }]
-    for (let next = work.pop(); next !== undefined && !this.#stopped; next = work.pop()) {
+    for (let next = work.pop(); next !== undefined && !this.#stopped(); next = work.pop()) {
       const part = await this.#withoutOld(next, flights)
-      if (part.items.length === 0 || this.#stopped) continue
+      if (part.items.length === 0 || this.#stopped()) continue
       const after = await this.#invoke(part)
       const failed = new Set(after.items)
       await this.#settle(
@@ -334,7 +334,7 @@ export class Lane {
         return true
       } catch (error) {
         this.#plan.stats.lastError = error
-        if (this.#stopped) return false
+        if (this.#stopped()) return false
         await this.#backOff(tries)
       }
     }
@@ -351,8 +351,8 @@ export class Lane {
       await this.#pause(Math.min(ms, LOOK_AGAIN_MS))
       return
     }
-    const stopped = Promise.withResolvers<void>()
-    const onStop = (): void => stopped.resolve()
+    const stopped = Promise.withResolvers<undefined>()
+    const onStop = (): void => stopped.resolve(undefined)
     stop.signal.addEventListener('abort', onStop)
     try {
       const places = this.#partitions.map(({ place, position }) => ({ ...place, offset: position }))
