@@ -1,0 +1,12 @@
+/** Signing with a private key in this process. */
+import { type PrivateKey, publicKeyOf, sign, thumbprint } from '../envelope/crypto.ts'
+import type { Signer } from '../ports.ts'
+
+/** A `Signer` over a key at hand. `kid` is by default the RFC 7638 thumbprint. */
+export function localSigner(privateKey: PrivateKey, kid?: Uint8Array): Signer {
+  return {
+    kid: kid ?? thumbprint(publicKeyOf(privateKey)),
+    alg: privateKey.suite.cose,
+    sign: (bytes) => Promise.resolve(sign(privateKey, bytes)),
+  }
+}
