@@ -7,10 +7,10 @@
  * all three for one record.
  */
 import { authorise as findContract } from '../contract/authorise.ts'
-import type { Contract, Contracts } from '../contract/contract.ts'
+import type { Contract, Contracts, PseudonymKeys, Route } from '../contract/contract.ts'
 import { Outage, Rejection, type RejectionCode } from '../errors.ts'
 import type { Place } from '../envelope/binding.ts'
-import type { Envelope } from '../envelope/format.ts'
+import { type Envelope, MAX_CIPHERTEXT_BYTES } from '../envelope/format.ts'
 import { open, UNDECRYPTABLE } from '../envelope/seal.ts'
 import { A256GCM } from '../envelope/suite.ts'
 import type { ProvenBatches, Verified } from '../envelope/verify.ts'
@@ -19,6 +19,9 @@ import type { DataKeys, KeyRequest, PreparedKeys } from '../keys/data-keys.ts'
 import type { DirectoryCopy } from '../keys/directory.ts'
 import type { SourceRecord } from '../ports.ts'
 import type { Claimant, ReplayState } from './replay.ts'
+
+/** What fits into the longest ciphertext (sealed-event.md §2). */
+const MAX_PLAINTEXT_BYTES = MAX_CIPHERTEXT_BYTES - A256GCM.tagBytes
 
 declare const authorised: unique symbol
 
@@ -36,6 +39,7 @@ export interface Gate {
   readonly directory: DirectoryCopy
   readonly contracts: Contracts
   readonly dataKeys: DataKeys
+  readonly pseudonyms: PseudonymKeys
   readonly batches: ProvenBatches
   /** The channel of a topic: undefined is a fault of the settings. */
   channelOf(topic: string): Channel | undefined
@@ -70,6 +74,16 @@ export interface Admitted {
   readonly event: Authorised
   /** One I-JSON text that fits the contract's schema. */
   readonly payload: Uint8Array
+  /** What each consumer gets of it, in the order of the contract's routes. */
+  readonly outputs: readonly Treated[]
+}
+
+/** A payload as one consumer may see it. */
+export interface Treated {
+  readonly route: Route
+  readonly payload: Uint8Array
+  /** The output's record key. */
+  readonly key: Uint8Array | null
 }
 
 export interface Rejected {
@@ -92,7 +106,7 @@ export async function admit(
   const asked = wantedKeys([examined], gate, state)
   const keys = await gate.dataKeys.prepare(asked.requests, deadline)
   try {
-    const decision = decide(examined, asked.newDataKeys, state, keys)
+    const decision = decide(examined, asked.newDataKeys, gate, state, keys)
     decision.apply()
     return decision.verdict
   } finally {
@@ -133,7 +147,8 @@ function authenticateAndAuthorise(
     { iss, type: ce.get('type') ?? '', source: ce.get('source') ?? '' },
     gate.contracts,
   )
-  return { ...verified, contract } as Authorised
+  const stage: Omit<Authorised, typeof authorised> = { ...verified, contract }
+  return stage as Authorised
 }
 
 function keyRequestOf(event: Authorised, directory: DirectoryCopy): KeyRequest | undefined {
@@ -202,6 +217,7 @@ export interface Decision {
 export function decide(
   examined: Examined,
   newDataKeys: ReadonlySet<Examined>,
+  gate: Gate,
   state: ReplayState,
   keys: PreparedKeys,
 ): Decision {
@@ -212,22 +228,35 @@ export function decide(
   const ruling = state.judge(claimant, time)
   const verdict =
     ruling.rejection === undefined
-      ? openAndCheck(examined, result, keys)
+      ? openAndCheck(examined, result, gate, keys)
       : rejected(ruling.rejection, envelope)
   return { verdict, apply: () => state.decide(time, claimant, ruling) }
 }
 
-function openAndCheck(examined: Examined, event: Authorised, keys: PreparedKeys): Verdict {
+function openAndCheck(examined: Examined, event: Authorised, gate: Gate, keys: PreparedKeys): Verdict {
   try {
     const request = examined.keyRequest
     if (request === undefined) throw new Rejection('undecryptable', UNDECRYPTABLE)
     const payload = keys.lend(request, (dataKey) => open(event, dataKey))
     event.contract.payload.check(event.body.claims.contentType, payload)
-    return { admitted: true, event, payload }
+    const outputs = event.contract.routes.map((route) => treat(route, payload, examined.record.key, gate))
+    return { admitted: true, event, payload, outputs }
   } catch (error) {
     if (!(error instanceof Rejection)) throw error
     return rejected(error, examined.envelope)
   }
+}
+
+function treat(route: Route, payload: Uint8Array, key: Uint8Array | null, gate: Gate): Treated {
+  const treated = route.treat(payload, gate.pseudonyms)
+  // Treatments may lengthen: an output that no topic takes would hold the partition up for ever.
+  if (treated.length > Math.min(gate.maxValueBytes, MAX_PLAINTEXT_BYTES)) {
+    throw new Rejection(
+      'over-limit',
+      `what ${route.consumer} would get of the payload is longer than an event may be`,
+    )
+  }
+  return { route, payload: treated, key: route.partitionBy === undefined ? key : route.keyOf(treated) }
 }
 
 /** A verdict against a record. */

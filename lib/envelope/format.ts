@@ -19,8 +19,8 @@ const LABEL_PROOFS = 396
 const LABEL_INCLUSION = -1
 const MAX_NAME_BYTES = 128
 const MAX_TEXT_BYTES = 1024
-const MAX_CE_ENTRIES = 32
-const MAX_CIPHERTEXT_BYTES = 1_048_576
+export const MAX_CE_ENTRIES = 32
+export const MAX_CIPHERTEXT_BYTES = 1_048_576
 export const MAX_TREE_SIZE = 4096
 
 /** What a producer says of an event, all of it signed. Times in seconds since 1970; integers exact, as on the wire. */

@@ -1,0 +1,79 @@
+/**
+ * What a source partition's position carries beside the next offset (exactly-once.md §2), as the sink's opaque bytes:
+ * `[version, audit sequence, audit hash, audit partition, quarantine partition, replay state]` in deterministic CBOR.
+ */
+import { type AuditHead, FIRST_HEAD } from '../audit/segment.ts'
+import { CborError, CborReader, CborWriter, MAJOR } from '../cbor.ts'
+import { Outage } from '../errors.ts'
+import type { Position } from '../ports.ts'
+import { type IssuerLimits, ReplayState } from './replay.ts'
+
+/** What the next slice of a source partition starts from. */
+export interface LaneState {
+  readonly head: AuditHead
+  /** Where this source partition's audit and quarantine go: fixed at its first slice, whatever becomes of the topics. */
+  readonly homes: { readonly audit: number; readonly quarantine: number } | undefined
+  readonly replay: ReplayState
+}
+
+const VERSION = 1
+const HASH_BYTES = 32
+/** What a position takes beside its replay state, at most. */
+const OWN_BYTES = 64
+
+/** A first start, made by name: there is no other way to come by a position that knows nothing. */
+export function firstPosition(next: bigint): Position {
+  const limits = { maxSessions: 0, newDataKeysPerMinute: 0 }
+  return {
+    next,
+    state: encodeState({ head: FIRST_HEAD, homes: undefined, replay: new ReplayState(limits, 0) }),
+  }
+}
+
+export function encodeState(lane: LaneState): Uint8Array {
+  const writer = new CborWriter(256)
+  writer.head(MAJOR.array, 6)
+  writer.integer(VERSION)
+  writer.integer(lane.head.sequence)
+  writer.byteString(lane.head.hash)
+  for (const home of [lane.homes?.audit, lane.homes?.quarantine]) {
+    if (home === undefined) writer.nil()
+    else writer.integer(home)
+  }
+  writer.byteString(lane.replay.encode())
+  return writer.finish()
+}
+
+/** Reads what `encodeState` wrote. Anything else, nothing at all among it, is `Outage('position-damaged')`: never a fresh start. */
+export function parseState(bytes: Uint8Array, limits: IssuerLimits, maxStateBytes: number): LaneState {
+  try {
+    const reader = new CborReader(bytes)
+    if (reader.array() !== 6 || reader.uint() !== VERSION) throw new CborError('another shape')
+    const sequence = count(reader)
+    const hash = reader.byteString()
+    if (hash.length !== HASH_BYTES) throw new CborError('a hash of another size')
+    const audit = countOrNil(reader)
+    const quarantine = countOrNil(reader)
+    const replay = ReplayState.parse(reader.byteString(), limits, maxStateBytes - OWN_BYTES)
+    reader.end()
+    const homes = audit === undefined || quarantine === undefined ? undefined : { audit, quarantine }
+    return { head: { sequence, hash }, homes, replay }
+  } catch (cause) {
+    if (!(cause instanceof CborError)) throw cause
+    throw new Outage('position-damaged', 'the position does not parse: see `sealgate position show`', {
+      cause,
+    })
+  }
+}
+
+function count(reader: CborReader): number {
+  const value = reader.uint()
+  if (typeof value === 'bigint') throw new CborError('a number beyond 2^53')
+  return value
+}
+
+function countOrNil(reader: CborReader): number | undefined {
+  if (reader.major === MAJOR.uint) return count(reader)
+  reader.nil()
+  return undefined
+}

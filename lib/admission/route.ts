@@ -1,0 +1,253 @@
+/**
+ * Turns a verdict into what it writes (sealed-event.md §7, contracts.md, audit.md §1): admitted → an output for each
+ * consumer, rejected → the quarantine, and always an audit entry. Sealed outputs get their signature when the slice
+ * closes, one for all that go to a partition.
+ */
+import { type EventClaims, encodeEntry, recordKey } from '../audit/entry.ts'
+import { Outage } from '../errors.ts'
+import { digest } from '../envelope/crypto.ts'
+import { type Claims, type Envelope, MAX_CE_ENTRIES } from '../envelope/format.ts'
+import { partitionOf } from '../envelope/partition.ts'
+import { sealBody, type SealedBody } from '../envelope/seal.ts'
+import { CONTENT_TYPE_HINT } from '../keys/authenticate.ts'
+import type { SealingKeys } from '../keys/sealing-keys.ts'
+import type { Header, Message, SourceRecord } from '../ports.ts'
+import type { Admitted, Examined, Gate, Treated, Verdict } from './admit.ts'
+
+/** What one verdict writes. */
+export interface Draft {
+  readonly outputs: readonly DraftOutput[]
+  /** The quarantined record, where it was rejected. */
+  readonly quarantine: Message | undefined
+  readonly entry: Message
+}
+
+/** An output; of a sealed one the value is still to be signed, and `message.value` is its body alone. */
+export interface DraftOutput {
+  readonly message: Message
+  readonly sealed: SealedBody | undefined
+}
+
+/** The gate as a sender: of outputs, quarantine and audit of one source partition. */
+export interface Outlet {
+  /** Settings. */
+  readonly names: OutletNames
+  readonly sealingKeys: SealingKeys
+  readonly numbers: NumberedSession
+  readonly auditPartition: number
+  readonly quarantinePartition: number
+  /** Asked of the sink once and remembered for a while. */
+  partitionsOf(topic: string, deadline: number): Promise<number>
+}
+
+export interface OutletNames {
+  readonly auditTopic: string
+  readonly quarantineTopic: string
+  /** The KEK of the gateway's own outputs, by its name in the directory. */
+  readonly kekId: string
+  /** The topic of an output channel. */
+  topicOf(channel: string): string
+}
+
+/** A session of 16 random bytes, and the next number for each channel and partition: one per source partition and process. */
+export class NumberedSession {
+  readonly id: Uint8Array
+  readonly #next = new Map<string, bigint>()
+
+  constructor(id: Uint8Array) {
+    this.id = id
+  }
+
+  /** A number is never given twice, even if what it was for is never sent. */
+  take(channel: string, partition: number): bigint {
+    const name = `${partition}/${channel}`
+    const number = this.#next.get(name) ?? 0n
+    this.#next.set(name, number + 1n)
+    return number
+  }
+}
+
+/** Rejects with `Outage` where a topic or a data key for an output is not to be had. */
+export async function draftOf(
+  examined: Examined,
+  verdict: Verdict,
+  gate: Gate,
+  outlet: Outlet,
+  deadline: number,
+): Promise<Draft> {
+  if (!verdict.admitted) {
+    return {
+      outputs: [],
+      quarantine: quarantineMessage(examined.record, verdict.code, outlet),
+      entry: entryOf(examined, verdict, gate, outlet),
+    }
+  }
+  const outputs: DraftOutput[] = []
+  for (const treated of verdict.outputs)
+    outputs.push(await outputOf(examined, verdict, treated, gate, outlet, deadline))
+  return { outputs, quarantine: undefined, entry: entryOf(examined, verdict, gate, outlet) }
+}
+
+async function outputOf(
+  examined: Examined,
+  verdict: Admitted,
+  treated: Treated,
+  gate: Gate,
+  outlet: Outlet,
+  deadline: number,
+): Promise<DraftOutput> {
+  const { route, key } = treated
+  const topic = outlet.names.topicOf(route.channel)
+  const count = await outlet.partitionsOf(topic, deadline)
+  // Without a key the outputs of one source partition stay together, and so in order.
+  const partition = partitionOf(
+    key ?? Buffer.from(`${examined.record.topic}/${examined.record.partition}`),
+    count,
+  )
+  const ce = withCausation(verdict.event.body.claims.ce)
+  const trace = traceHeaders(examined.record.headers)
+  if (route.form === 'plain') {
+    return {
+      message: { topic, partition, key, value: treated.payload, headers: [...plainHeaders(ce), ...trace] },
+      sealed: undefined,
+    }
+  }
+  const kek = gate.directory.snapshot.kek(outlet.names.kekId, gate.audience)
+  if (kek === undefined)
+    throw new Outage(
+      'key-service-denied',
+      `the key directory does not give ${gate.audience} the KEK ${outlet.names.kekId}: add it to the row's iss`,
+    )
+  const scope = { kek, iss: gate.audience, aud: route.consumer, type: verdict.event.contract.type }
+  const place = { channel: route.channel, partition, key }
+  const seal = (dataKey: Parameters<typeof sealBody>[3], wrapped: Uint8Array): SealedBody => {
+    const claims: Claims = {
+      iss: gate.audience,
+      aud: route.consumer,
+      iat: BigInt(examined.time),
+      exp: BigInt(examined.time + route.lifeSeconds),
+      contentType: 'application/json',
+      ce,
+      session: outlet.numbers.id,
+      number: outlet.numbers.take(route.channel, partition),
+    }
+    return sealBody(claims, place, treated.payload, dataKey, { kekId: Buffer.from(kek.kekId), wrapped })
+  }
+  const sealed =
+    outlet.sealingKeys.tryLend(scope, seal)?.value ?? (await outlet.sealingKeys.lend(scope, deadline, seal))
+  return { message: { topic, partition, key, value: sealed.body, headers: [...hints(ce), ...trace] }, sealed }
+}
+
+/** CloudEvents attributes are carried over unchanged, with the input's id as `causationid` where there is none and room. */
+function withCausation(ce: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  const id = ce.get('id')
+  if (id === undefined || ce.has('causationid') || ce.size >= MAX_CE_ENTRIES) return ce
+  return new Map([...ce, ['causationid', id]])
+}
+
+const header = (name: string, value: string): Header => ({ name, value: Buffer.from(value) })
+
+const HINTED = ['id', 'source', 'type', 'specversion'] as const
+
+/** For people and routers: sealed-event.md §2. */
+function hints(ce: ReadonlyMap<string, string>): Header[] {
+  return [
+    header('content-type', CONTENT_TYPE_HINT),
+    ...HINTED.map((name) => header(`ce_${name}`, ce.get(name) ?? '')),
+  ]
+}
+
+/** CloudEvents' Kafka binding, binary mode: the content type stands in the header of that name alone. */
+function plainHeaders(ce: ReadonlyMap<string, string>): Header[] {
+  const attributes = [...ce].filter(([name]) => name !== 'datacontenttype')
+  return [
+    header('content-type', 'application/json'),
+    ...attributes.map(([name, value]) => header(`ce_${name}`, value)),
+  ]
+}
+
+/** Headers added to a quarantined record, after its own: a reader takes the last of each name. */
+export const QUARANTINE_HEADERS = {
+  code: 'sealgate-code',
+  topic: 'sealgate-topic',
+  partition: 'sealgate-partition',
+  offset: 'sealgate-offset',
+  timestamp: 'sealgate-timestamp',
+} as const
+
+function quarantineMessage(record: SourceRecord, code: string, outlet: Outlet): Message {
+  const added = [
+    header(QUARANTINE_HEADERS.code, code),
+    header(QUARANTINE_HEADERS.topic, record.topic),
+    header(QUARANTINE_HEADERS.partition, String(record.partition)),
+    header(QUARANTINE_HEADERS.offset, String(record.offset)),
+    header(QUARANTINE_HEADERS.timestamp, String(record.timestamp)),
+  ]
+  const { key, value, headers } = record
+  return {
+    topic: outlet.names.quarantineTopic,
+    partition: outlet.quarantinePartition,
+    key,
+    value,
+    headers: [...headers, ...added],
+  }
+}
+
+function entryOf(examined: Examined, verdict: Verdict, gate: Gate, outlet: Outlet): Message {
+  const { record } = examined
+  const { topic, partition, offset } = record
+  const policy = { bundle: gate.contracts.digest, directory: gate.directory.snapshot.version }
+  const trace = traceOf(record.headers)
+  const common = { timeMs: gate.now(), topic, partition, offset, policy, trace }
+  const value = encodeEntry(
+    verdict.admitted
+      ? {
+          kind: 'event.admitted',
+          ...common,
+          digest: digest(record.value ?? new Uint8Array()),
+          event: claimsOf(verdict.event),
+          outputs: verdict.outputs.map(({ route }) => ({ channel: route.channel, consumer: route.consumer })),
+        }
+      : {
+          kind: 'event.rejected',
+          ...common,
+          code: verdict.code,
+          digest: record.value === null ? null : digest(record.value),
+          event: verdict.envelope === undefined ? null : claimsOf(verdict.envelope),
+        },
+  )
+  const key = Buffer.from(recordKey(topic, partition, offset))
+  return { topic: outlet.names.auditTopic, partition: outlet.auditPartition, key, value, headers: [] }
+}
+
+function claimsOf({ body, proof }: Envelope): EventClaims {
+  const { iss, ce } = body.claims
+  return {
+    iss,
+    kid: proof.kid,
+    id: ce.get('id') ?? '',
+    source: ce.get('source') ?? '',
+    type: ce.get('type') ?? '',
+  }
+}
+
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+const MAX_TRACESTATE_BYTES = 512
+
+/** A W3C traceparent, where there is one: it is not signed, so only its form is known. */
+function traceOf(headers: readonly Header[]): string | null {
+  const value = headers.find(({ name }) => name === 'traceparent')?.value
+  if (value?.length !== 55) return null
+  const text = Buffer.from(value).toString('latin1')
+  return TRACEPARENT.test(text) ? text : null
+}
+
+/** Trace context to carry on; nothing that a stranger could make an output too long with. */
+function traceHeaders(headers: readonly Header[]): Header[] {
+  const parent = traceOf(headers)
+  if (parent === null) return []
+  const state = headers.find(({ name }) => name === 'tracestate')?.value
+  const carried = header('traceparent', parent)
+  if (state === undefined || state === null || state.length > MAX_TRACESTATE_BYTES) return [carried]
+  return [carried, { name: 'tracestate', value: state }]
+}
