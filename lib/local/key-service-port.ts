@@ -1,0 +1,58 @@
+/** The embedded key service as the ports that the core asks. */
+import { checkUnwrapped, kmsOutage, kmsUnwrapError } from '../adapters/kms.ts'
+import { Outage } from '../errors.ts'
+import type { Clock, KeyService, Signer } from '../ports.ts'
+import { type LocalKeyService, suiteFor } from './key-service.ts'
+
+/** This service as the port, for one principal; its errors are translated as KMS's are. */
+export function localKeyPort(service: LocalKeyService, clock: Clock, principal?: string): KeyService {
+  const inTime = (deadline: number): void => {
+    if (clock.now() >= deadline)
+      throw new Outage('key-service-unavailable', 'no time left for the key service')
+  }
+  return {
+    generate: (kek, context, deadline) =>
+      new Promise((resolve) => {
+        try {
+          inTime(deadline)
+          const { plaintext, ciphertext } = service.generateDataKey(kek.key, context, principal)
+          resolve({ dataKey: plaintext, wrapped: ciphertext })
+        } catch (error) {
+          throw kmsOutage(error, kek)
+        }
+      }),
+    unwrap: (kek, wrapped, context, deadline) =>
+      new Promise((resolve) => {
+        try {
+          inTime(deadline)
+          resolve(checkUnwrapped(service.decrypt(kek.key, wrapped, context, principal)))
+        } catch (error) {
+          throw kmsUnwrapError(error, kek)
+        }
+      }),
+  }
+}
+
+/** An asymmetric key of this service as a `Signer`. */
+export function localKeySigner(
+  service: LocalKeyService,
+  key: string,
+  kid: Uint8Array,
+  principal?: string,
+): Signer {
+  const { spec } = service.describeKey(key)
+  return {
+    kid,
+    alg: suiteFor(spec).cose,
+    sign: (bytes) =>
+      new Promise((resolve) => {
+        try {
+          resolve(service.sign(key, bytes, principal))
+        } catch (error) {
+          throw new Outage('signer-unavailable', `the key service does not sign with ${key}`, {
+            cause: error,
+          })
+        }
+      }),
+  }
+}

@@ -1,0 +1,65 @@
+/** Files that only their owner may read, replaced whole or not at all. */
+import { randomUUID } from 'node:crypto'
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { ConfigError } from '../errors.ts'
+
+/** Makes a folder that only its owner may enter. */
+export async function makePrivateFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 })
+}
+
+/** Writes `path` so that a crash leaves either the old content or the new: temporary file, fsync, rename, fsync. */
+export async function writePrivateFile(path: string, content: Uint8Array | string): Promise<void> {
+  const draft = join(dirname(path), `.${randomUUID()}.tmp`)
+  try {
+    await syncFile(draft, 'wx', content)
+    await rename(draft, path)
+  } catch (error) {
+    await rm(draft, { force: true })
+    throw error
+  }
+  await syncFile(dirname(path), 'r')
+}
+
+async function syncFile(path: string, flags: string, content?: Uint8Array | string): Promise<void> {
+  const file = await open(path, flags, 0o600)
+  try {
+    if (content !== undefined) await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+/** The JSON in a file, or undefined where there is no such file. Throws `ConfigError` where it is no JSON object. */
+export async function readPrivateJson(path: string): Promise<Record<string, unknown> | undefined> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+  try {
+    const value: unknown = JSON.parse(text)
+    if (isObject(value)) return value
+  } catch {
+    // A parser's message may quote what it read, and here that is keys.
+  }
+  throw damaged(path)
+}
+
+/** What to say of a state file that was changed by hand or torn. */
+export function damaged(path: string): ConfigError {
+  return new ConfigError([
+    {
+      where: path,
+      what: 'It is not what was written there.',
+      fix: 'Restore it, or remove the whole local folder and start anew.',
+    },
+  ])
+}
+
+export const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
