@@ -86,6 +86,8 @@ function newClient(socket: Socket, timeoutMs: number): Client {
   /** Calls to be answered before this end closes: all but waits. */
   const owed = new Set<Promise<unknown>>()
 
+  const isClosing = (): boolean => closing !== undefined
+
   const lose = (reason: Outage): void => {
     lost ??= reason
     socket.destroy()
@@ -136,7 +138,7 @@ function newClient(socket: Socket, timeoutMs: number): Client {
   }
 
   const ask: typeof call = (...args) => {
-    if (closing !== undefined) return Promise.reject(lost ?? closed())
+    if (isClosing()) return Promise.reject(lost ?? closed())
     const asked = call(...args)
     const settled: Promise<unknown> = asked.catch(() => undefined).finally(() => owed.delete(settled))
     owed.add(settled)
@@ -207,7 +209,8 @@ function newClient(socket: Socket, timeoutMs: number): Client {
     },
 
     waitForData: async (places, deadline) => {
-      while (closing === undefined) {
+      if (isClosing()) throw closed()
+      for (;;) {
         const leftMs = Math.max(0, Math.trunc(deadline - Date.now()))
         const write = (writer: ByteWriter): void => {
           wire.writePlaces(writer, places)
@@ -216,12 +219,11 @@ function newClient(socket: Socket, timeoutMs: number): Client {
         // The owner answers a long wait early, to be asked again.
         const asked = call('waitForData', write, isOne, { extraMs: wire.MAX_WAIT_MS })
         const further = await asked.catch((error: unknown) => {
-          if (closing !== undefined) return false
+          if (isClosing()) return false
           throw error
         })
-        if (further || Date.now() >= deadline) return further
+        if (further || isClosing() || Date.now() >= deadline) return further
       }
-      throw closed()
     },
 
     endOffsets: (topic) =>

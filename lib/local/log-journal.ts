@@ -56,6 +56,7 @@ interface Pending {
 }
 
 interface FrameHeader {
+  readonly position: number
   readonly durable: number
   readonly length: number
   readonly payloadCrc: number
@@ -144,12 +145,12 @@ function writeHeader(frame: Buffer, marker: Buffer, position: number, durable: n
   frame.writeUInt32BE(crc32(frame.subarray(0, 28)), 28)
 }
 
-/** The header at `position`, or undefined where there is none that is whole. */
-function readHeader(bytes: Buffer, marker: Buffer, position: number): FrameHeader | undefined {
-  if (bytes.length < FRAME_HEADER_BYTES) return undefined
-  if (!bytes.subarray(0, MARKER_BYTES).equals(marker) || bytes.readUIntBE(8, 6) !== position) return undefined
+/** The header that `bytes` begin with, or undefined where they begin with none that is whole. */
+function readHeader(bytes: Buffer, marker: Buffer): FrameHeader | undefined {
+  if (bytes.length < FRAME_HEADER_BYTES || !bytes.subarray(0, MARKER_BYTES).equals(marker)) return undefined
   if (crc32(bytes.subarray(0, 28)) !== bytes.readUInt32BE(28)) return undefined
   return {
+    position: bytes.readUIntBE(8, 6),
     durable: bytes.readUIntBE(14, 6),
     length: bytes.readUInt32BE(20),
     payloadCrc: bytes.readUInt32BE(24),
@@ -184,7 +185,7 @@ function recover(path: string, apply: Apply): Recovered {
     const marker = head.subarray(FILE_NAME.length, FILE_NAME.length + MARKER_BYTES)
     const length = replay(fd, size, marker, path, apply)
     if (length < size) {
-      if (wasDurable(fd, size, marker, length)) throw damaged(path, length)
+      if (isDamage(fd, size, marker, length)) throw damaged(path, length)
       ftruncateSync(fd, length)
     }
     // Also what a killed owner wrote but had not yet made durable: it is served from here on.
@@ -209,9 +210,9 @@ function replay(fd: number, size: number, marker: Buffer, path: string, apply: A
   }
   let position = FILE_HEADER_BYTES
   for (;;) {
-    const header = readHeader(bytesAt(position, FRAME_HEADER_BYTES), marker, position)
-    if (header === undefined || header.length < FRAME_HEADER_BYTES || header.length > size - position)
-      return position
+    const header = readHeader(bytesAt(position, FRAME_HEADER_BYTES), marker)
+    if (header?.position !== position) return position
+    if (header.length < FRAME_HEADER_BYTES || header.length > size - position) return position
     const payload = bytesAt(position, header.length).subarray(FRAME_HEADER_BYTES)
     if (crc32(payload) !== header.payloadCrc) return position
     try {
@@ -223,13 +224,13 @@ function replay(fd: number, size: number, marker: Buffer, path: string, apply: A
   }
 }
 
-/** Whether some frame behind `position` says that the file was durable beyond it. */
-function wasDurable(fd: number, size: number, marker: Buffer, position: number): boolean {
+/** Whether some frame behind `position` shows that this is no torn write: the file was durable beyond it, or frames were moved. */
+function isDamage(fd: number, size: number, marker: Buffer, position: number): boolean {
   for (let at = position; at < size; at += WINDOW_BYTES) {
     const window = readExactly(fd, at, Math.min(size - at, WINDOW_BYTES + FRAME_HEADER_BYTES - 1))
     for (let found = window.indexOf(marker); found !== -1; found = window.indexOf(marker, found + 1)) {
-      const header = readHeader(window.subarray(found), marker, at + found)
-      if (header !== undefined && header.durable > position) return true
+      const header = readHeader(window.subarray(found), marker)
+      if (header !== undefined && (header.durable > position || header.position !== at + found)) return true
     }
   }
   return false

@@ -56,8 +56,6 @@ export function lockFolder(folder: string): LogLock {
       continue
     }
     if (owner !== undefined) removeSocket(owner.socket)
-    mkdirSync(dirname(mine.socket), { recursive: true, mode: 0o700 })
-    refuseForeign(dirname(mine.socket), 0o077)
     for (const name of readdirSync(folder))
       if (isOlder(name, number + 1)) rmSync(join(folder, name), { force: true })
     return {
@@ -194,7 +192,11 @@ function processStart(pid: number): string | undefined {
 /** In the folder, or where its path is too long for a socket in a new one that only this user may enter. */
 function newSocketPath(folder: string): string {
   const path = join(folder, 'run', 'socket')
-  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return path
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    refuseForeign(dirname(path), 0o077)
+    return path
+  }
   const short = join(mkdtempSync(join(tmpdir(), SHORT_FOLDER)), 'socket')
   if (Buffer.byteLength(short) <= MAX_SOCKET_PATH_BYTES) return short
   removeSocket(short)
