@@ -11,7 +11,7 @@ import {
 } from '../../lib/audit/entry.ts'
 import { digest } from '../../lib/envelope/crypto.ts'
 import { REJECTION_CODES } from '../../lib/errors.ts'
-import { admitted, policy } from './fixtures.ts'
+import { admitted, policy, there } from './fixtures.ts'
 
 const json = (entry: Entry): unknown => JSON.parse(encodeEntry(entry).toString())
 
@@ -146,9 +146,9 @@ describe('entries', () => {
         claimed: Record<string, string>
       }
       for (const name of ['iss', 'id', 'source', 'type']) {
-        expect(claimed[name]!.length).toBeLessThanOrEqual(MAX_CLAIMED_LENGTH)
-        expect(claimed[name]!.isWellFormed()).toBe(true)
-        expect(claimed[name]!.endsWith('…')).toBe(true)
+        expect(there(claimed[name]).length).toBeLessThanOrEqual(MAX_CLAIMED_LENGTH)
+        expect(there(claimed[name]).isWellFormed()).toBe(true)
+        expect(there(claimed[name]).endsWith('…')).toBe(true)
       }
     }
   })
@@ -198,7 +198,7 @@ describe('entries', () => {
         const bytes = encodeEntry(entry)
         const parsed = parseEntry(bytes)
         expect(parsed).toBeDefined()
-        expect(encodeEntry(parsed!)).toEqual(bytes)
+        expect(encodeEntry(there(parsed))).toEqual(bytes)
         expect(parsed).toMatchObject({ kind: entry.kind, timeMs: entry.timeMs, offset: entry.offset })
       }),
       { numRuns: 300 },

@@ -11,6 +11,12 @@ import { digest, generateKeyPair, type PublicKey, sign, thumbprint } from '../..
 import { ED25519, type SignatureSuite } from '../../lib/envelope/suite.ts'
 import type { Signer } from '../../lib/ports.ts'
 
+/** What must be there for a test to mean anything. */
+export function there<T>(value: T | null | undefined): T {
+  if (value === null || value === undefined) throw new Error('nothing is there')
+  return value
+}
+
 export interface Rec {
   offset: bigint
   key: Uint8Array | null

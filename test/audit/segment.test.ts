@@ -12,7 +12,7 @@ import { CborReader, decodeCbor, encodeCbor } from '../../lib/cbor.ts'
 import { digest, verify } from '../../lib/envelope/crypto.ts'
 import { partitionOf } from '../../lib/envelope/partition.ts'
 import { ED25519, ESP256 } from '../../lib/envelope/suite.ts'
-import { newSigner, policy } from './fixtures.ts'
+import { newSigner, policy, there } from './fixtures.ts'
 
 const slice = (change: Partial<ClosingSlice> = {}): ClosingSlice => ({
   head: FIRST_HEAD,
@@ -94,15 +94,15 @@ describe('segments', () => {
     )
     const parsed = parseSegment(second.value)
     expect(parsed).toMatchObject({ sequence: 2, count: 0, root: sha(Buffer.of()) })
-    expect(Buffer.from(parsed!.previous)).toEqual(sha(first.value))
-    expect(Buffer.from(parseSegment(first.value)!.previous)).toEqual(Buffer.alloc(32))
+    expect(Buffer.from(there(parsed).previous)).toEqual(sha(first.value))
+    expect(Buffer.from(there(parseSegment(first.value)).previous)).toEqual(Buffer.alloc(32))
   })
 
   test('a segment verifies under the key that made it and under no other, in both algorithms', async () => {
     for (const suite of [ED25519, ESP256]) {
       const maker = newSigner(suite)
       const { value } = await closeSegment(slice(), maker, 0)
-      const segment = parseSegment(value)!
+      const segment = there(parseSegment(value))
       expect(verifySegment(segment, maker.publicKey)).toBe(true)
       expect(verifySegment(segment, newSigner(suite).publicKey)).toBe(false)
       expect(verifySegment(segment, newSigner(suite === ED25519 ? ESP256 : ED25519).publicKey)).toBe(false)
@@ -143,8 +143,9 @@ describe('segments', () => {
     await fc.assert(
       fc.asyncProperty(slices, async ({ head, ...fields }) => {
         const { value } = await closeSegment(slice({ ...fields, head, next: fields.from + 10n }), signer, 0)
-        const { deployment, partition, from, time, directory, software, epoch, unseen, ...parsed } =
-          parseSegment(value)!
+        const { deployment, partition, from, time, directory, software, epoch, unseen, ...parsed } = there(
+          parseSegment(value),
+        )
         expect({
           deployment,
           partition,
