@@ -90,7 +90,7 @@ export default defineConfig(
   },
   {
     files: ['lib/**/*.ts'],
-    ignores: ['lib/local/**', 'lib/adapters/**', 'lib/client/system-clock.ts'],
+    ignores: ['lib/local/**', 'lib/adapters/**', 'lib/client/machine.ts'],
     rules: {
       'no-restricted-properties': [
         'error',

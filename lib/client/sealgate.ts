@@ -1,0 +1,62 @@
+/**
+ * What the package publishes: all that an application needs to seal and open events (docs/client.md). Nothing inside
+ * imports this file. A name that leaves it, or changes, is a new major version.
+ */
+export { type EventInput, RefusedEvents, type Refusal } from './event.ts'
+export {
+  createOpener,
+  type KafkaBatch,
+  type KafkaHeaders,
+  type KafkaMessage,
+  type KafkaRecord,
+  type Opened,
+  type OpenedEvent,
+  type Opener,
+  type OpenerOptions,
+  type ReplayStore,
+  type Sighting,
+} from './opener.ts'
+export { createSealer, type Sealer } from './sealer.ts'
+export type { SealedBatch, SealedMessage, SealerOptions } from './sealer-options.ts'
+export { systemClock } from './machine.ts'
+
+export {
+  ConfigError,
+  type Fault,
+  Outage,
+  type OutageCode,
+  Rejection,
+  type RejectionCode,
+  REJECTION_CODES,
+} from '../errors.ts'
+export type { Clock, DocumentSource, EncryptionContext, Kek, KeyService, Signer } from '../ports.ts'
+
+// Keys: signing keys of this process, and the directory that says whose keys count.
+export {
+  exportPrivateJwk,
+  exportPublicJwk,
+  generateKeyPair,
+  importPrivateKey,
+  importPublicKey,
+  type PrivateJwk,
+  type PrivateKey,
+  type PublicJwk,
+  type PublicKey,
+  thumbprint,
+} from '../envelope/crypto.ts'
+export { ED25519, ESP256, type SignatureSuite } from '../envelope/suite.ts'
+export { localSigner } from '../keys/signer.ts'
+export type { Directory, DirectoryCopy, DirectorySnapshot } from '../keys/directory.ts'
+export {
+  type DirectoryDocument,
+  type KekEntry,
+  sealDirectory,
+  type SigningKeyEntry,
+} from '../keys/directory-document.ts'
+export { createDirectory, type DirectoryOptions } from '../keys/directory-reader.ts'
+
+// The world: AWS KMS, files, and the embedded key service for trying things out.
+export { documentFile, type DocumentFileOptions } from '../adapters/document-file.ts'
+export { kmsKeyService, type KmsOptions, kmsSigner } from '../adapters/kms.ts'
+export { type LocalKeyService, openLocalKeyService } from '../local/key-service.ts'
+export { localKeyPort } from '../local/key-service-port.ts'
