@@ -78,6 +78,8 @@ export interface NewKey {
 export interface LocalKeyService {
   createKey(key?: NewKey): Promise<KeyDescription>
   describeKey(key: string): KeyDescription
+  /** Replaces the whole policy. */
+  putKeyPolicy(key: string, policy: readonly PolicyStatement[]): Promise<void>
   enableKey(key: string): Promise<void>
   disableKey(key: string): Promise<void>
   /** After 7 to 30 days, 30 by default, the key is gone and all that it wrapped with it. */
@@ -158,6 +160,10 @@ class FileKeyService implements LocalKeyService {
       deletionAt,
       onDemandRotations: materials.length - 1,
     }
+  }
+
+  putKeyPolicy(key: string, policy: readonly PolicyStatement[]): Promise<void> {
+    return this.#write(() => ({ ...this.#find(key), policy }))
   }
 
   enableKey(key: string): Promise<void> {

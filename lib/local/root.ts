@@ -1,0 +1,230 @@
+/**
+ * The keys of a local run (keys.md §1): a directory root made at the first start, a signing key and a KEK for each
+ * principal, and the signed directory itself. All in one folder, protected by its permissions and by nothing else.
+ *
+ * A new row is usable at once: its `notBefore` lies back an hour, and the wait of 3 minutes between publishing a key and
+ * using it is left out, because principals are enrolled before the local gate starts, when it has no copy yet. Who
+ * enrols one under a running gate waits until the gate's copy is new (60 s), as anywhere.
+ */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  exportPrivateJwk,
+  exportPublicJwk,
+  generateKeyPair,
+  importPrivateKey,
+  type PrivateKey,
+  type PublicKey,
+  publicKeyOf,
+  thumbprint,
+} from '../envelope/crypto.ts'
+import { ED25519 } from '../envelope/suite.ts'
+import { type DirectoryDocument, parseDirectory, sealDirectory } from '../keys/directory-document.ts'
+import { localSigner } from '../keys/signer.ts'
+import type { Clock, Kek, Signer } from '../ports.ts'
+import type { LocalKeyService, PolicyStatement } from './key-service.ts'
+import { damaged, isObject, makePrivateFolder, readPrivateJson, writePrivateFile } from './private-file.ts'
+
+/** Who is to have keys, and who may open what it seals: `aud` and principal of the key service in one. */
+export interface LocalEnrolment {
+  readonly iss: string
+  readonly readers: readonly string[]
+}
+
+export interface LocalKeys {
+  /** The pinned root. */
+  readonly roots: readonly PublicKey[]
+  /** For `documentFile`. */
+  readonly directoryPath: string
+  /** Gives keys to those that have none, sets who may open, and publishes a new version where that changed anything. */
+  enrol(principals: readonly LocalEnrolment[]): Promise<void>
+  /** Throws `TypeError` for an issuer that was not enrolled. */
+  signer(iss: string): Signer
+  /** The same for the KEK that it seals under. */
+  kek(iss: string): Kek
+}
+
+interface Principal {
+  readonly iss: string
+  readonly privateKey: PrivateKey
+  readonly kek: Kek
+}
+
+const DAY_SECONDS = 86_400
+/** A local directory lives long, since nobody renews it between two runs; a real one lives a day. */
+const DIRECTORY_LIFE_SECONDS = 30 * DAY_SECONDS
+const KEY_LIFE_SECONDS = 365 * DAY_SECONDS
+const BACKDATED_SECONDS = 3600
+const PROVIDER = 'local'
+
+/** Opens the folder, and makes the root at the first start. One process at a time. Throws `ConfigError` where a file is damaged. */
+export async function openLocalKeys(
+  folder: string,
+  keyService: LocalKeyService,
+  clock: Clock,
+): Promise<LocalKeys> {
+  await makePrivateFolder(folder)
+  const rootPath = join(folder, 'root.json')
+  const stored = await readPrivateJson(rootPath)
+  const root = stored === undefined ? generateKeyPair(ED25519).privateKey : privateKey(stored, rootPath)
+  if (stored === undefined) await writePrivateFile(rootPath, JSON.stringify(exportPrivateJwk(root)))
+  const principalsPath = join(folder, 'principals.json')
+  const principals = readPrincipals(await readPrivateJson(principalsPath), principalsPath)
+  const keys = new FolderKeys({ folder, principalsPath, keyService, clock, root, principals })
+  await keys.enrol([])
+  return keys
+}
+
+interface Parts {
+  readonly folder: string
+  readonly principalsPath: string
+  readonly keyService: LocalKeyService
+  readonly clock: Clock
+  readonly root: PrivateKey
+  readonly principals: Map<string, Principal>
+}
+
+class FolderKeys implements LocalKeys {
+  readonly roots: readonly PublicKey[]
+  readonly directoryPath: string
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+    this.roots = [publicKeyOf(parts.root)]
+    this.directoryPath = join(parts.folder, 'directory.jws')
+  }
+
+  async enrol(enrolments: readonly LocalEnrolment[]): Promise<void> {
+    const { keyService, principals, principalsPath, clock } = this.#parts
+    const made: Principal[] = []
+    for (const { iss, readers } of enrolments) {
+      const policy = policyFor(iss, readers)
+      const known = principals.get(iss)
+      if (known !== undefined) {
+        await keyService.putKeyPolicy(known.kek.key, policy)
+        continue
+      }
+      const { keyId, arn } = await keyService.createKey({ policy })
+      const kek = { kekId: `local-${keyId}`, provider: PROVIDER, key: arn }
+      made.push({ iss, privateKey: generateKeyPair(ED25519).privateKey, kek })
+    }
+    const now = Math.floor(clock.now() / 1000)
+    const before = await this.#document()
+    const lasts = before !== undefined && before.expiresAt - now > DIRECTORY_LIFE_SECONDS / 2
+    if (made.length === 0 && lasts) return
+    await this.#publish(before, made, now)
+    // Published first: a crash here leaves rows whose keys nobody has, never keys without their rows.
+    for (const principal of made) principals.set(principal.iss, principal)
+    await writePrivateFile(principalsPath, JSON.stringify(storedPrincipals(principals.values())))
+  }
+
+  signer(iss: string): Signer {
+    return localSigner(this.#principal(iss).privateKey)
+  }
+
+  kek(iss: string): Kek {
+    return this.#principal(iss).kek
+  }
+
+  #principal(iss: string): Principal {
+    const found = this.#parts.principals.get(iss)
+    if (found === undefined) throw new TypeError(`${iss} has no keys in this folder: enrol it first`)
+    return found
+  }
+
+  async #document(): Promise<DirectoryDocument | undefined> {
+    let bytes: Buffer
+    try {
+      bytes = await readFile(this.directoryPath)
+    } catch (error) {
+      const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
+      // Without it the next version could not be told, and what was revoked would come back.
+      if (missing && this.#parts.principals.size > 0) throw damaged(this.directoryPath)
+      if (missing) return undefined
+      throw error
+    }
+    return parseDirectory(bytes, this.roots).document
+  }
+
+  async #publish(
+    before: DirectoryDocument | undefined,
+    made: readonly Principal[],
+    now: number,
+  ): Promise<void> {
+    const document: DirectoryDocument = {
+      directory: 'sealgate/1',
+      version: (before?.version ?? 0) + 1,
+      issuedAt: now,
+      expiresAt: now + DIRECTORY_LIFE_SECONDS,
+      signingKeys: [
+        ...(before?.signingKeys ?? []),
+        ...made.map(({ iss, privateKey }) => {
+          const key = publicKeyOf(privateKey)
+          return {
+            kid: thumbprint(key).toString('base64url'),
+            iss,
+            alg: key.suite.name,
+            jwk: exportPublicJwk(key),
+            state: 'active' as const,
+            notBefore: now - BACKDATED_SECONDS,
+            notAfter: now + KEY_LIFE_SECONDS,
+            compromisedAt: null,
+          }
+        }),
+      ],
+      keks: [...(before?.keks ?? []), ...made.map(({ iss, kek }) => ({ ...kek, iss: [iss] }))],
+    }
+    const deadline = this.#parts.clock.now() + 10_000
+    await writePrivateFile(
+      this.directoryPath,
+      await sealDirectory(document, localSigner(this.#parts.root), deadline),
+    )
+  }
+}
+
+/** The issuer makes data keys in its own name only; a reader opens what is meant for it. */
+function policyFor(iss: string, readers: readonly string[]): PolicyStatement[] {
+  return [
+    { principal: iss, actions: ['GenerateDataKey'], context: { 'sealgate:iss': [iss] } },
+    ...readers.map((reader): PolicyStatement => ({
+      principal: reader,
+      actions: ['Decrypt'],
+      context: { 'sealgate:iss': [iss], 'sealgate:aud': [reader] },
+    })),
+  ]
+}
+
+function privateKey(value: unknown, path: string): PrivateKey {
+  if (!isObject(value)) throw damaged(path)
+  const { kty, crv, x, d } = value
+  if (typeof kty !== 'string' || typeof crv !== 'string' || typeof x !== 'string' || typeof d !== 'string')
+    throw damaged(path)
+  try {
+    return importPrivateKey(ED25519, { kty, crv, x, d })
+  } catch {
+    throw damaged(path)
+  }
+}
+
+const storedPrincipals = (principals: Iterable<Principal>) => ({
+  principals: [...principals].map(({ iss, privateKey: key, kek }) => ({
+    iss,
+    jwk: exportPrivateJwk(key),
+    kek,
+  })),
+})
+
+function readPrincipals(stored: Record<string, unknown> | undefined, path: string): Map<string, Principal> {
+  const principals = new Map<string, Principal>()
+  const rows: unknown = stored === undefined ? [] : stored['principals']
+  if (!Array.isArray(rows)) throw damaged(path)
+  const list: readonly unknown[] = rows
+  for (const row of list) {
+    const { iss, jwk, kek } = isObject(row) ? row : {}
+    const { kekId, key } = isObject(kek) ? kek : {}
+    if (typeof iss !== 'string' || typeof kekId !== 'string' || typeof key !== 'string') throw damaged(path)
+    principals.set(iss, { iss, privateKey: privateKey(jwk, path), kek: { kekId, provider: PROVIDER, key } })
+  }
+  return principals
+}
