@@ -17,15 +17,7 @@ import {
   parseDecimal,
   type Decimal,
 } from './decimal.ts'
-import {
-  isArray,
-  isObject,
-  member,
-  readJson,
-  type JsonObject,
-  type JsonText,
-  type JsonValue,
-} from './json.ts'
+import { isArray, isObject, member, readJson, type JsonText, type JsonValue } from './json.ts'
 import type { Schema } from './shape.ts'
 
 const CONTENT_TYPE = 'application/json'
@@ -87,9 +79,19 @@ export function keywordErrors(schema: Schema): readonly ErrorObject[] {
 
 let metaAjv: Ajv2020 | undefined
 
-/** Does the pattern match somewhere in the text, by RE2? Throws for a pattern that RE2 does not do. */
+/** Does the pattern match somewhere in the text, by RE2? Not if RE2 cannot do it, which is a contract's fault. */
 export function matches(pattern: string, text: string): boolean {
-  return linear(pattern).test(text)
+  return patternFault(pattern) === undefined && linear(pattern).test(text)
+}
+
+/** Why RE2 does not take a pattern, in its words; undefined where it does. */
+export function patternFault(pattern: string): string | undefined {
+  try {
+    linear(pattern)
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
 }
 
 /** `$schema` and `$id` of the whole say nothing here, and an `$id` would have to be unique among all contracts. */
@@ -107,6 +109,7 @@ const OPTIONS: Options = {
   strictTuples: false,
   strictRequired: false,
   allowUnionTypes: true,
+  allowMatchingProperties: true,
   ownProperties: true,
   addUsedSchema: false,
   validateSchema: false,
@@ -233,6 +236,9 @@ function standInsOf(json: JsonText): { value: JsonValue; numbers: ReadonlyMap<nu
     if (decimal === undefined)
       throw new Rejection('schema-invalid', 'A number has an exponent of over a thousand digits.')
     const key = decimalKey(decimal)
+    const double = Number(json.text.slice(start, end))
+    const meant = Math.abs(double) > 1e-290 && Math.abs(double) < WHOLE ? decimalOf(double) : undefined
+    if (meant !== undefined && decimalKey(meant) === key) continue
     const place = numbers.size + 1
     const standIn =
       byKey.get(key) ?? (isInteger(decimal) ? WHOLE + place * WHOLE_STEP : place * Number.MIN_VALUE)
@@ -241,5 +247,5 @@ function standInsOf(json: JsonText): { value: JsonValue; numbers: ReadonlyMap<nu
     text += json.text.slice(done, start) + String(standIn)
     done = end
   }
-  return { value: JSON.parse(text + json.text.slice(done)) as JsonObject, numbers }
+  return { value: JSON.parse(text + json.text.slice(done)) as JsonValue, numbers }
 }

@@ -30,6 +30,21 @@ const ONE_INSIDE = [
 ]
 const MAP_INSIDE = ['properties', 'patternProperties', '$defs', 'definitions']
 
+/** The same schema with each directly inside it replaced, `$ref` not followed. */
+export function mapSubschemas(schema: JsonObject, change: (schema: Schema) => Schema): JsonObject {
+  const changed = (value: JsonValue): JsonValue => (isSchema(value) ? change(value) : value)
+  const inside = (keyword: string, value: JsonValue): JsonValue => {
+    if ([...ONE_IN_PLACE, ...ONE_INSIDE].includes(keyword)) return changed(value)
+    if (![...LIST_IN_PLACE, ...MAP_INSIDE, 'dependentSchemas', 'prefixItems'].includes(keyword)) return value
+    if (isArray(value)) return value.map(changed)
+    if (!isObject(value)) return value
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, changed(item)]))
+  }
+  return Object.fromEntries(
+    Object.entries(schema).map(([keyword, value]) => [keyword, inside(keyword, value)]),
+  )
+}
+
 /** The schemas directly inside one, `$ref` not followed. */
 export function subschemasOf(schema: Schema): Subschema[] {
   if (typeof schema === 'boolean') return []
@@ -104,19 +119,34 @@ export function viewsOf(root: Schema, schemas: readonly Schema[]): JsonObject[] 
   return [...views]
 }
 
-/** The schemas that one object schema gives the member of that name; none where it says nothing of it. */
+/** The schemas that one object schema itself gives the member of that name; none where it says nothing of it. */
 export function memberSchemas(view: JsonObject, name: string, matches: PatternTest): Schema[] {
   const found: Schema[] = []
   const named = own(view, 'properties', name)
   if (isSchema(named)) found.push(named)
-  const patterns = member(view, 'patternProperties')
-  if (isObject(patterns)) {
-    for (const [pattern, schema] of Object.entries(patterns))
-      if (isSchema(schema) && matches(pattern, name)) found.push(schema)
-  }
+  for (const [pattern, schema] of patternsOf(view)) if (matches(pattern, name)) found.push(schema)
   if (found.length > 0) return found
-  const rest = member(view, 'additionalProperties') ?? member(view, 'unevaluatedProperties')
+  const rest = member(view, 'additionalProperties')
   return isObject(rest) ? [rest] : []
+}
+
+export function patternsOf(view: JsonObject): [string, Schema][] {
+  const patterns = member(view, 'patternProperties')
+  if (!isObject(patterns)) return []
+  return Object.entries(patterns).flatMap(([pattern, schema]) =>
+    isSchema(schema) ? [[pattern, schema]] : [],
+  )
+}
+
+/**
+ * The schemas of what one token of a pointer leads to: a member of that name, or with `*` the items of an array.
+ * None where no schema has it: a name that is merely not forbidden does not count.
+ */
+export function stepInto(views: readonly JsonObject[], token: string, matches: PatternTest): Schema[] {
+  const found = views.flatMap((view) => memberSchemas(view, token, matches))
+  if (token === '*') found.push(...views.flatMap(itemSchemas))
+  if (found.length > 0) return found
+  return views.map((view) => member(view, 'unevaluatedProperties')).filter(isObject)
 }
 
 /** Does the pattern of a schema match this text? Given, so that all do it by one engine (schema.ts). */
@@ -173,7 +203,8 @@ function possible(root: Schema, schema: Schema, above: ReadonlySet<Schema>): Rea
 const both = (a: ReadonlySet<JsonType>, b: ReadonlySet<JsonType>): ReadonlySet<JsonType> =>
   new Set([...a].filter((type) => b.has(type)))
 
-function declaredTypes(schema: JsonObject): ReadonlySet<JsonType> {
+/** Those that a schema's own `type`, `const` and `enum` leave. */
+export function declaredTypes(schema: JsonObject): ReadonlySet<JsonType> {
   const type = member(schema, 'type')
   let types = ALL
   if (type !== undefined) {
