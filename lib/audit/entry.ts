@@ -104,6 +104,19 @@ export function isVerifiedCode(code: RejectionCode): boolean {
   return VERIFIED_CODES.has(code)
 }
 
+/** What the event said of itself, where its signature held; null where that is merely claimed, and for control entries. */
+export function provenEvent(entry: Entry): EventClaims | null {
+  if (entry.kind === 'event.admitted') return entry.event
+  return entry.kind === 'event.rejected' && isVerifiedCode(entry.code) ? entry.event : null
+}
+
+/** Who did it, as `User:name`, where that is proven. */
+export function principalOf(entry: Entry): string | null {
+  const event = provenEvent(entry)
+  if (event !== null) return PRINCIPAL + event.iss
+  return entry.kind === 'event.admitted' || entry.kind === 'event.rejected' ? null : entry.principal
+}
+
 /** The key of an entry's record, and what its `record` field says: `topic/partition/offset`. */
 export function recordKey(topic: string, partition: number, offset: bigint): string {
   return `${topic}/${partition}/${offset}`
@@ -142,10 +155,10 @@ function decided(entry: AdmittedEntry | RejectedEntry): Subject {
   const admitted = entry.kind === 'event.admitted'
   const code = admitted ? null : entry.code
   const { event } = entry
-  const proven = code === null || isVerifiedCode(code) ? event : null
+  const proven = provenEvent(entry)
   const digest = entry.digest === null ? 'null' : `"${hashText(entry.digest)}"`
   return {
-    principal: proven === null ? null : PRINCIPAL + proven.iss,
+    principal: principalOf(entry),
     success: admitted,
     resource: `topic:${entry.topic}`,
     operation: 'Write',

@@ -8,6 +8,7 @@ import {
   segmentKey,
 } from '../../lib/audit/segment.ts'
 import { digest, generateKeyPair, type PublicKey, sign, thumbprint } from '../../lib/envelope/crypto.ts'
+import type { AuditSource } from '../../lib/audit/verification.ts'
 import { ED25519, type SignatureSuite } from '../../lib/envelope/suite.ts'
 import type { Signer } from '../../lib/ports.ts'
 
@@ -57,6 +58,22 @@ export const admitted = (offset: bigint, topic = 'orders', partition = 0): Entry
   },
   outputs: [{ channel: 'orders.notifications', consumer: 'notifications' }],
 })
+
+/** An audit topic of these partitions. */
+export function sourceOf(
+  partitions: readonly (readonly Rec[])[],
+  heads?: ReadonlyMap<string, AuditHead>,
+): AuditSource {
+  const source: AuditSource = {
+    partitions: () => Promise.resolve(partitions.length),
+    read: async function* (partition) {
+      await Promise.resolve()
+      for (const [index, record] of (partitions[partition] ?? []).entries())
+        yield { ...record, offset: BigInt(index) }
+    },
+  }
+  return heads === undefined ? source : { ...source, heads: () => Promise.resolve(heads) }
+}
 
 /** Writes chains of several source partitions onto one audit partition. */
 export class Stream {

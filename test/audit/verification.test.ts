@@ -2,15 +2,10 @@ import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { encodeEntry } from '../../lib/audit/entry.ts'
 import { type AuditHead, parseSegment } from '../../lib/audit/segment.ts'
-import {
-  type AuditSource,
-  MAX_BREAKS,
-  verifyAudit,
-  type VerificationReport,
-} from '../../lib/audit/verification.ts'
+import { MAX_BREAKS, verifyAudit, type VerificationReport } from '../../lib/audit/verification.ts'
 import { compareBytes } from '../../lib/cbor.ts'
 import { ESP256 } from '../../lib/envelope/suite.ts'
-import { admitted, newSigner, type Rec, Stream, type TestSigner, there } from './fixtures.ts'
+import { admitted, newSigner, type Rec, sourceOf, Stream, type TestSigner, there } from './fixtures.ts'
 
 const gate = newSigner()
 const second = newSigner(ESP256)
@@ -24,21 +19,6 @@ interface Asked {
   heads?: ReadonlyMap<string, AuditHead>
   from?: number
   to?: number
-}
-
-function sourceOf(
-  partitions: readonly (readonly Rec[])[],
-  heads?: ReadonlyMap<string, AuditHead>,
-): AuditSource {
-  const source: AuditSource = {
-    partitions: () => Promise.resolve(partitions.length),
-    read: async function* (partition) {
-      await Promise.resolve()
-      for (const [index, record] of (partitions[partition] ?? []).entries())
-        yield { ...record, offset: BigInt(index) }
-    },
-  }
-  return heads === undefined ? source : { ...source, heads: () => Promise.resolve(heads) }
 }
 
 function verify(records: readonly Rec[], { heads, ...times }: Asked = {}): Promise<VerificationReport> {
