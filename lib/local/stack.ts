@@ -1,0 +1,287 @@
+/**
+ * The embedded stack: log, key service, secrets, keys and topics in one folder, wired to the same core as on AWS. One
+ * process owns a stack (`openStack`); others reach its log by a socket and its keys as files (`connectStack`). It stands
+ * in for a cluster and an AWS account on one person's machine, and protects its keys by file permissions alone.
+ */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { IngestParts, IngestSettings } from '../admission/slice.ts'
+import { firstPosition } from '../admission/position.ts'
+import { documentFile } from '../adapters/document-file.ts'
+import { loadBundle } from '../contract/bundle.ts'
+import type { Contracts } from '../contract/contract.ts'
+import { ConfigError } from '../errors.ts'
+import type { PublicKey } from '../envelope/crypto.ts'
+import { createDataKeys } from '../keys/data-keys.ts'
+import { createDirectory } from '../keys/directory-reader.ts'
+import { shieldKeyService } from '../keys/key-service-shield.ts'
+import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
+import { createSealingKeys } from '../keys/sealing-keys.ts'
+import type { Clock, DocumentSource, Kek, KeyService, Signer } from '../ports.ts'
+import { openLocalKeyService } from './key-service.ts'
+import { localKeyPort } from './key-service-port.ts'
+import type { Log } from './log.ts'
+import { DEFAULT_MAX_MESSAGE_BYTES } from './log.ts'
+import { connectLog } from './log-client.ts'
+import { openLog } from './log-open.ts'
+import { createLocalPositions, createLocalSink } from './log-sink.ts'
+import { writePrivateFile } from './private-file.ts'
+import { type LocalKeys, openLocalKeys } from './root.ts'
+import { ensurePseudonymKeys, openLocalSecrets } from './secrets.ts'
+
+/** The gateway's name on every embedded stack. */
+export const LOCAL_GATEWAY = 'sealgate-local'
+const DEPLOYMENT = 'local'
+export const AUDIT_TOPIC = `${DEPLOYMENT}.audit`
+export const QUARANTINE_TOPIC = `${DEPLOYMENT}.quarantine`
+const PSEUDONYMS = 'pseudonyms'
+const MAX_VALUE_BYTES = 1_048_576
+const MAX_LIFE_SECONDS = 86_400
+/** Outputs and quarantined records are longer than what came in by at most this (sealed-event.md §7). */
+const ALLOWANCE_BYTES = 65_536
+const SET_UP_MS = 30_000
+const PSEUDONYMS_MAX_AGE_MS = 300_000
+
+export interface StackOptions {
+  /** Made if it is not there, for its owner alone. */
+  readonly folder: string
+  /** The bundle of the contracts it runs by (`buildBundle`). */
+  readonly bundle: Uint8Array
+  /** Partitions of ingress and output topics where they are made; default 4. */
+  readonly partitions?: number
+  /** Name and version, for the audit. */
+  readonly software: string
+}
+
+/** What a producer needs for sealing: the options of `createSealer` that come from its surroundings. */
+export interface LocalProducer {
+  readonly iss: string
+  readonly audience: string
+  readonly signer: Signer
+  readonly kek: Kek
+  readonly keyService: KeyService
+}
+
+/** What a consumer needs for opening. */
+export interface LocalConsumer {
+  readonly audience: string
+  readonly directory: { readonly source: DocumentSource; readonly roots: readonly PublicKey[] }
+  readonly keyService: KeyService
+}
+
+export interface Stack {
+  readonly log: Log
+  readonly clock: Clock
+  readonly contracts: Contracts
+  /** The topics that producers write to; a channel's topic has its name. */
+  readonly ingress: readonly string[]
+  /** The topics that consumers read from. */
+  readonly outputs: readonly string[]
+  /** The gate on this stack, for `createIngest`. */
+  gateParts(): IngestParts
+  /** Throws `TypeError` for an issuer that no contract names. */
+  producer(iss: string): LocalProducer
+  consumer(name: string): LocalConsumer
+  /** The pinned root and the signed directory: what verifying an audit trusts. */
+  readonly directory: LocalConsumer['directory']
+  close(): Promise<void>
+}
+
+/** Opens or makes a stack and owns it. `ConfigError` where another process does, or where its files are damaged. */
+export async function openStack(options: StackOptions): Promise<Stack> {
+  const { folder, bundle } = options
+  const contracts = loadBundle(bundle)
+  const log = await openLog(join(folder, 'log'))
+  try {
+    const world = await openWorld(folder, contracts)
+    await writePrivateFile(join(folder, BUNDLE_FILE), bundle)
+    await world.enrol()
+    await setUp(log, world, options.partitions ?? 4)
+    return stackOf(log, world, options.software)
+  } catch (error) {
+    await log.close()
+    throw error
+  }
+}
+
+/** Reaches a stack that another process runs; `Outage('sink-unavailable')` where none does. */
+export async function connectStack(folder: string, software: string): Promise<Stack> {
+  const log = await connectLog(join(folder, 'log'))
+  try {
+    return stackOf(log, await openWorld(folder, loadBundle(await readBundle(folder))), software)
+  } catch (error) {
+    await log.close()
+    throw error
+  }
+}
+
+const BUNDLE_FILE = 'contracts.bundle.json'
+
+async function readBundle(folder: string): Promise<Uint8Array> {
+  const path = join(folder, BUNDLE_FILE)
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : 'unknown'
+    throw new ConfigError([
+      {
+        where: path,
+        what: `It cannot be read (${reason}).`,
+        fix: 'Start the stack there first: sealgate local start.',
+      },
+    ])
+  }
+}
+
+/** Everything beside the log. */
+interface World {
+  readonly clock: Clock
+  readonly contracts: Contracts
+  readonly keys: LocalKeys
+  keyServiceOf(principal: string): KeyService
+  pseudonyms(deadline: number): Promise<Pseudonyms>
+  enrol(): Promise<void>
+}
+
+async function openWorld(folder: string, contracts: Contracts): Promise<World> {
+  const clock: Clock = { now: () => Date.now() }
+  const keyFolder = join(folder, 'keys')
+  const keyService = await openLocalKeyService(keyFolder, clock)
+  const keys = await openLocalKeys(keyFolder, keyService, clock)
+  const secrets = await openLocalSecrets(join(folder, 'secrets'), clock)
+  let read: { at: number; pseudonyms: Promise<Pseudonyms> } | undefined
+  return {
+    clock,
+    contracts,
+    keys,
+    keyServiceOf: (principal) =>
+      shieldKeyService(localKeyPort(keyService, clock, principal), { clock, random: Math.random }),
+    pseudonyms: (deadline) => {
+      if (domainsOf(contracts).length === 0) return Promise.resolve(NO_PSEUDONYMS)
+      const now = clock.now()
+      if (read === undefined || now - read.at > PSEUDONYMS_MAX_AGE_MS) {
+        const pseudonyms = loadPseudonyms(secrets, PSEUDONYMS, deadline)
+        read = { at: now, pseudonyms }
+        pseudonyms.catch(() => (read = undefined))
+      }
+      return read.pseudonyms
+    },
+    enrol: async () => {
+      const issuers = new Set(contracts.all.flatMap(({ publish }) => [...publish.keys()]))
+      const consumers = new Set(contracts.all.flatMap(({ routes }) => routes.map(({ consumer }) => consumer)))
+      await keys.enrol([
+        ...Array.from(issuers, (iss) => ({ iss, readers: [LOCAL_GATEWAY] })),
+        { iss: LOCAL_GATEWAY, readers: [...consumers] },
+      ])
+      await ensurePseudonymKeys(secrets, PSEUDONYMS, domainsOf(contracts))
+    },
+  }
+}
+
+const channelsOf = (contracts: Contracts): string[] => [
+  ...new Set(contracts.all.map(({ channel }) => channel)),
+]
+const outputsOf = (contracts: Contracts): string[] => [
+  ...new Set(contracts.all.flatMap(({ routes }) => routes.map(({ channel }) => channel))),
+]
+
+const domainsOf = (contracts: Contracts): string[] => [
+  ...new Set(contracts.all.flatMap(({ routes }) => routes.flatMap((route) => route.domains))),
+]
+
+const NO_PSEUDONYMS: Pseudonyms = {
+  domains: [],
+  pseudonym: (domain) => {
+    throw new TypeError(`no contract names the pseudonym domain ${domain}`)
+  },
+}
+
+/** Topics and first positions: what `sealgate setup` does once for a cluster. */
+async function setUp(log: Log, world: World, partitions: number): Promise<void> {
+  const { contracts, clock } = world
+  const there = new Set((await log.topics()).map(({ name }) => name))
+  const ensure = async (name: string, count: number, maxMessageBytes: number): Promise<void> => {
+    if (!there.has(name))
+      await log.createTopic(name, count, { timestampType: 'LogAppendTime', maxMessageBytes })
+  }
+  for (const channel of channelsOf(contracts)) await ensure(channel, partitions, DEFAULT_MAX_MESSAGE_BYTES)
+  for (const channel of outputsOf(contracts))
+    await ensure(channel, partitions, DEFAULT_MAX_MESSAGE_BYTES + ALLOWANCE_BYTES)
+  await ensure(AUDIT_TOPIC, 2, DEFAULT_MAX_MESSAGE_BYTES)
+  await ensure(QUARANTINE_TOPIC, 2, DEFAULT_MAX_MESSAGE_BYTES + ALLOWANCE_BYTES)
+  const positions = createLocalPositions(log, { deployment: DEPLOYMENT })
+  for (const topic of channelsOf(contracts)) {
+    const { length } = await log.endOffsets(topic)
+    for (let partition = 0; partition < length; partition++) {
+      const deadline = clock.now() + SET_UP_MS
+      const known = await positions.show({ topic, partition }, deadline)
+      if (known === undefined) await positions.init({ topic, partition }, firstPosition(0n), deadline)
+    }
+  }
+}
+
+function stackOf(log: Log, world: World, software: string): Stack {
+  const { clock, contracts, keys } = world
+  const directory = {
+    source: documentFile({ path: keys.directoryPath, outage: 'directory-unavailable', clock }),
+    roots: keys.roots,
+  }
+  const ingress = channelsOf(contracts)
+  return {
+    log,
+    clock,
+    contracts,
+    ingress,
+    outputs: outputsOf(contracts),
+    directory,
+    gateParts: () => gateParts(log, world, directory, new Set(ingress), software),
+    producer: (iss) => ({
+      iss,
+      audience: LOCAL_GATEWAY,
+      signer: keys.signer(iss),
+      kek: keys.kek(iss),
+      keyService: world.keyServiceOf(iss),
+    }),
+    consumer: (name) => ({ audience: name, directory, keyService: world.keyServiceOf(name) }),
+    close: () => log.close(),
+  }
+}
+
+function gateParts(
+  log: Log,
+  world: World,
+  directory: LocalConsumer['directory'],
+  ingress: ReadonlySet<string>,
+  software: string,
+): IngestParts {
+  const { clock, contracts, keys } = world
+  const keyService = world.keyServiceOf(LOCAL_GATEWAY)
+  const settings: IngestSettings = {
+    name: LOCAL_GATEWAY,
+    deployment: DEPLOYMENT,
+    epoch: 1,
+    software,
+    maxValueBytes: MAX_VALUE_BYTES,
+    limits: { maxSessions: 64, newDataKeysPerMinute: 60 },
+    outlet: {
+      auditTopic: AUDIT_TOPIC,
+      quarantineTopic: QUARANTINE_TOPIC,
+      kekId: keys.kek(LOCAL_GATEWAY).kekId,
+      topicOf: (channel) => channel,
+    },
+    reserveMs: 2000,
+    channelOf: (topic) =>
+      ingress.has(topic) ? { name: topic, maxLifeSeconds: MAX_LIFE_SECONDS } : undefined,
+  }
+  return {
+    settings,
+    clock,
+    sink: createLocalSink(log, { deployment: DEPLOYMENT }),
+    directory: createDirectory({ ...directory, clock }),
+    dataKeys: createDataKeys({ keyService, clock }),
+    signer: keys.signer(LOCAL_GATEWAY),
+    contracts: () => Promise.resolve(contracts),
+    pseudonyms: (deadline) => world.pseudonyms(deadline),
+    newSealingKeys: () => createSealingKeys({ keyService, clock }),
+  }
+}

@@ -1,0 +1,230 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { Outage } from '../../lib/errors.ts'
+import { type Claimant, ReplayState } from '../../lib/admission/replay.ts'
+
+const LIMITS = { maxSessions: 4, newDataKeysPerMinute: 3 }
+const ROOM = 24_576
+const T = 1_790_000_000
+
+const session = (byte: number): Uint8Array => Buffer.alloc(16, byte)
+
+function event(
+  number: bigint,
+  more: Partial<Claimant> & { iss?: string; session?: Uint8Array; exp?: bigint } = {},
+): Claimant {
+  const { iss = 'shop', session: id = session(1), exp = BigInt(T + 3600), ...rest } = more
+  return {
+    claims: { iss, session: id, number, exp },
+    type: 'order',
+    perSecond: undefined,
+    fits: true,
+    newDataKey: false,
+    ...rest,
+  }
+}
+
+/** Judges and decides, as admission does, and says the code. */
+function take(state: ReplayState, claimant: Claimant, t = T): string {
+  const ruling = state.judge(claimant, t)
+  state.decide(t, claimant, ruling)
+  return ruling.rejection?.code ?? 'ok'
+}
+
+const newState = (limits = LIMITS, room = ROOM): ReplayState => new ReplayState(limits, room)
+
+describe('the replay window', () => {
+  it('is what a list of all numbers ever seen would say, for whatever order they come in', () => {
+    fc.assert(
+      fc.property(fc.array(fc.bigInt({ min: 0n, max: 300n }), { maxLength: 120 }), (numbers) => {
+        const state = newState()
+        const seen = new Set<bigint>()
+        let highest = -1n
+        for (const number of numbers) {
+          const expected = seen.has(number) || (highest >= 0n && number <= highest - 64n) ? 'replayed' : 'ok'
+          expect(take(state, event(number))).toBe(expected)
+          if (expected === 'ok') seen.add(number)
+          if (number > highest) highest = number
+        }
+      }),
+    )
+  })
+
+  it('counts the numbers that left it without having come, each once', () => {
+    fc.assert(
+      fc.property(fc.array(fc.bigInt({ min: 1n, max: 90n }), { minLength: 1, maxLength: 40 }), (steps) => {
+        const state = newState()
+        const came = new Set([0n])
+        take(state, event(0n))
+        let highest = 0n
+        for (const step of steps) {
+          highest += step
+          came.add(highest)
+          take(state, event(highest))
+        }
+        let missing = 0n
+        for (let number = 0n; number <= highest - 64n; number++) if (!came.has(number)) missing += 1n
+        expect(state.takeUnseen()).toBe(missing)
+        expect(state.takeUnseen()).toBe(0n)
+      }),
+    )
+  })
+
+  it('keeps issuers, sessions and their numbers apart', () => {
+    const state = newState()
+    expect(take(state, event(5n))).toBe('ok')
+    expect(take(state, event(5n, { iss: 'other' }))).toBe('ok')
+    expect(take(state, event(5n, { session: session(2) }))).toBe('ok')
+    expect(take(state, event(5n))).toBe('replayed')
+  })
+
+  it('holds numbers up to 2^64 − 1', () => {
+    const state = newState()
+    const last = 2n ** 64n - 1n
+    expect(take(state, event(last - 1n))).toBe('ok')
+    expect(take(state, event(last))).toBe('ok')
+    const again = ReplayState.parse(state.encode(), LIMITS, ROOM)
+    expect(take(again, event(last))).toBe('replayed')
+    expect(take(again, event(last - 2n))).toBe('ok')
+  })
+
+  it('forgets a session only when the judging time has passed the latest exp marked in it', () => {
+    const state = newState()
+    take(state, event(1n, { exp: BigInt(T + 10) }))
+    take(state, event(2n, { exp: BigInt(T + 100) }))
+    expect(take(state, event(1n, { exp: BigInt(T + 10) }), T + 100)).toBe('replayed')
+    expect(take(state, event(1n, { exp: BigInt(T + 200) }), T + 101)).toBe('ok')
+  })
+
+  it('does not mark what a record refused by it claims', () => {
+    const state = newState()
+    take(state, event(100n))
+    expect(take(state, event(3n, { exp: BigInt(T + 9000) }))).toBe('replayed')
+    expect(take(state, event(99n))).toBe('ok')
+    expect(take(state, event(1000n, { session: session(9) }), T + 3601)).toBe('ok')
+  })
+})
+
+describe('the limits of step 9', () => {
+  it('lets an issuer have so many live sessions, and a refused one makes none', () => {
+    const state = newState()
+    for (const id of [1, 2, 3, 4]) expect(take(state, event(0n, { session: session(id) }))).toBe('ok')
+    expect(take(state, event(0n, { session: session(5) }))).toBe('over-limit')
+    expect(take(state, event(0n, { session: session(5), iss: 'other' }))).toBe('ok')
+    expect(take(state, event(1n, { session: session(4) }))).toBe('ok')
+    expect(take(state, event(0n, { session: session(5), exp: BigInt(T + 9000) }), T + 3601)).toBe('ok')
+  })
+
+  it('marks the number of a payload that is too long, so that it cannot be tried again', () => {
+    const state = newState()
+    expect(take(state, event(7n, { fits: false }))).toBe('over-limit')
+    expect(take(state, event(7n))).toBe('replayed')
+  })
+
+  it('counts perSecond by judging time, by issuer and type, and refuses nothing of a backlog', () => {
+    const state = newState()
+    let number = 0n
+    const one = (t: number, more: Partial<Claimant> = {}): string =>
+      take(state, event(number++, { perSecond: 2, ...more }), t)
+    expect([one(T), one(T), one(T), one(T, { type: 'other' }), one(T + 1), one(T + 1), one(T + 1)]).toEqual([
+      'ok',
+      'ok',
+      'over-limit',
+      'ok',
+      'ok',
+      'ok',
+      'over-limit',
+    ])
+  })
+
+  it('counts new data keys by issuer and minute of judging time', () => {
+    const state = newState()
+    let number = 0n
+    const one = (t: number, newDataKey = true): string => take(state, event(number++, { newDataKey }), t)
+    expect([one(T), one(T), one(T), one(T), one(T, false), one(T + 60)]).toEqual([
+      'ok',
+      'ok',
+      'ok',
+      'over-limit',
+      'ok',
+      'ok',
+    ])
+  })
+
+  it('refuses a new session rather than outgrow the position, and lets those that it knows go on', () => {
+    const limits = { maxSessions: 1024, newDataKeysPerMinute: 60 }
+    const state = newState(limits, 3072)
+    let accepted = 0
+    for (let id = 0; id < 200; id++)
+      if (
+        take(
+          state,
+          event(1000n, {
+            session: Buffer.from(`session of16b ${String(id).padStart(3)}`).subarray(0, 16),
+            iss: `shop ${id % 7}`,
+          }),
+        ) === 'ok'
+      )
+        accepted += 1
+    expect(accepted).toBeGreaterThan(50)
+    expect(accepted).toBeLessThan(200)
+    expect(state.encode().length).toBeLessThanOrEqual(3072)
+    expect(
+      take(state, event(1001n, { session: Buffer.from('session of16b   0').subarray(0, 16), iss: 'shop 0' })),
+    ).not.toBe('over-limit')
+  })
+
+  it('never lets the judging time go back', () => {
+    const state = newState()
+    state.decide(T)
+    state.decide(T - 50)
+    expect(state.time).toBe(T)
+  })
+})
+
+describe('the state on its way through the position', () => {
+  const step = fc.record({
+    iss: fc.constantFrom('a', 'b', 'c'),
+    id: fc.integer({ min: 1, max: 6 }),
+    number: fc.bigInt({ min: 0n, max: 200n }),
+    life: fc.integer({ min: 1, max: 100 }),
+    later: fc.integer({ min: 0, max: 20 }),
+    newDataKey: fc.boolean(),
+    perSecond: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
+  })
+
+  it('decides as if it had never been written: after every record or after none', () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const kept = newState()
+        let stored = newState()
+        let t = T
+        for (const { iss, id, number, life, later, ...more } of steps) {
+          t += later
+          const claimant = event(number, { iss, session: session(id), exp: BigInt(t + life), ...more })
+          stored = ReplayState.parse(stored.encode(), LIMITS, ROOM)
+          expect(take(stored, claimant, t)).toBe(take(kept, claimant, t))
+        }
+      }),
+    )
+  })
+
+  it('leaves the original alone when a fork is told something', () => {
+    const state = newState()
+    take(state, event(1n, { perSecond: 1 }))
+    const before = Buffer.from(state.encode())
+    const fork = state.fork()
+    for (let number = 2n; number < 200n; number += 3n)
+      take(fork, event(number, { perSecond: 5, newDataKey: true }), T + 1)
+    expect(Buffer.from(state.encode())).toEqual(before)
+  })
+
+  it('is an outage, never a fresh start, when it does not parse', () => {
+    const state = newState()
+    take(state, event(70n))
+    const bytes = Buffer.from(state.encode())
+    for (let length = 0; length < bytes.length; length++)
+      expect(() => ReplayState.parse(bytes.subarray(0, length), LIMITS, ROOM)).toThrow(Outage)
+    expect(() => ReplayState.parse(Buffer.concat([bytes, Buffer.of(0)]), LIMITS, ROOM)).toThrow(Outage)
+  })
+})

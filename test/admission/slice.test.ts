@@ -1,0 +1,238 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { toMskEvent } from '../../lib/adapters/msk-event.ts'
+import { Outage } from '../../lib/errors.ts'
+import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
+import type { SourceRecord } from '../../lib/ports.ts'
+import type { Gate } from '../../lib/runtime.ts'
+import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+
+const ORIGIN = {
+  eventSourceArn: 'arn:aws:kafka:eu-west-1:000000000000:cluster/test',
+  bootstrapServers: 'b-1:9098',
+}
+
+let shop: Shop
+afterEach(() => shop.close())
+
+const order = (id: number): { type: string; source: string; key: string; data: unknown } => ({
+  type: ORDER_TYPE,
+  source: '/shop/web',
+  key: `customer-${id % 7}`,
+  data: { orderId: `A-${id}`, total: 19.9, customer: { id: `c${id % 7}`, email: 'a@example.com' } },
+})
+
+async function sent(count: number): Promise<SourceRecord[]> {
+  const sealer = shop.sealer('shop-web')
+  await sealer.send(
+    'orders',
+    Array.from({ length: count }, (_, index) => order(index)),
+  )
+  await sealer.close()
+  return shop.records('orders')
+}
+
+const handle = (gate: Gate, records: readonly SourceRecord[]): Promise<unknown> =>
+  gate.handle(JSON.parse(JSON.stringify(toMskEvent(records, ORIGIN))), Date.now() + 20_000)
+
+const text = ({ value }: SourceRecord): string => Buffer.from(value ?? []).toString()
+const entries = async (): Promise<string[]> =>
+  (await shop.records(AUDIT_TOPIC))
+    .filter(
+      ({ key }) =>
+        Buffer.from(key ?? [])
+          .toString()
+          .split('/').length === 3,
+    )
+    .map(text)
+
+describe('a slice', () => {
+  it('turns sealed events into what each consumer may see, an audit entry each, and a segment', async () => {
+    shop = await openShop()
+    const records = await sent(20)
+    const gate = shop.gate()
+    await handle(gate, records)
+    await gate.close()
+    const plain = await shop.records('orders.analytics')
+    expect(plain).toHaveLength(20)
+    expect(JSON.parse(text(plain[0] ?? records[0]!))).toEqual({
+      total: 19.9,
+      customer: { id: expect.stringMatching(/^p1:/) },
+    })
+    expect(await shop.records('orders.fulfilment')).toHaveLength(20)
+    expect(await shop.codes()).toEqual([])
+    expect(await entries()).toHaveLength(20)
+  })
+
+  it('changes nothing when records come again: the same batch, an overlapping one, an older one', async () => {
+    shop = await openShop()
+    const records = await sent(20)
+    const gate = shop.gate()
+    const half = records.filter(({ offset }) => offset < 5n)
+    await handle(gate, half)
+    await handle(gate, records)
+    const count = (await shop.records(AUDIT_TOPIC)).length
+    await handle(gate, records)
+    await handle(gate, half)
+    await gate.close()
+    const other = shop.gate()
+    await handle(other, half)
+    await handle(other, records)
+    await other.close()
+    expect(await shop.records('orders.analytics')).toHaveLength(20)
+    expect((await shop.records(AUDIT_TOPIC)).length).toBe(count)
+    expect(await shop.codes()).toEqual([])
+  })
+
+  it('goes on where it stood in a new process: replay windows, audit chain and position', async () => {
+    shop = await openShop()
+    const first = await sent(10)
+    let gate = shop.gate()
+    await handle(gate, first)
+    await gate.close()
+    shop = await shop.reopen()
+    const [one] = first
+    if (one === undefined) throw new Error('no record')
+    const [again] = await shop.log.append([{ ...one, topic: 'orders' }])
+    gate = shop.gate()
+    const records = await shop.records('orders')
+    await handle(
+      gate,
+      records.filter(({ partition, offset }) => partition === again?.partition && offset >= again.offset),
+    )
+    await gate.close()
+    expect(await shop.codes()).toEqual(['replayed'])
+    expect(await shop.records('orders.analytics')).toHaveLength(10)
+  })
+
+  it('quarantines the original bytes of a record, with code, place and time, and goes on', async () => {
+    shop = await openShop()
+    const records = await sent(3)
+    const [good] = records
+    if (good === undefined) throw new Error('no record')
+    const altered = Buffer.from(good.value ?? [])
+    altered[altered.length - 1] = (altered[altered.length - 1] ?? 0) ^ 1
+    const [place] = await shop.log.append([
+      {
+        topic: 'orders',
+        partition: good.partition,
+        key: good.key,
+        value: altered,
+        headers: [{ name: 'sealgate-code', value: Buffer.from('admitted') }],
+      },
+    ])
+    const after = await sent(3)
+    const gate = shop.gate()
+    await handle(gate, after)
+    await gate.close()
+    const [quarantined, ...more] = await shop.records(QUARANTINE_TOPIC)
+    expect(more).toEqual([])
+    expect(Buffer.from(quarantined?.value ?? []).equals(altered)).toBe(true)
+    const header = (name: string): string =>
+      Buffer.from(quarantined?.headers.findLast((one) => one.name === name)?.value ?? []).toString()
+    expect([
+      header('sealgate-code'),
+      header('sealgate-topic'),
+      header('sealgate-partition'),
+      header('sealgate-offset'),
+    ]).toEqual(['signature-invalid', 'orders', String(good.partition), String(place?.offset)])
+    expect(Number(header('sealgate-timestamp'))).toBeGreaterThan(Date.now() - 60_000)
+    expect(await shop.records('orders.analytics')).toHaveLength(6)
+  })
+
+  it('stops before a record whose key the key service does not unwrap, and commits what stands before it', async () => {
+    shop = await openShop()
+    const records = (await sent(10)).filter(({ partition }) => partition === 0)
+    let calls = 0
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      dataKeys: {
+        ...parts.dataKeys,
+        prepare: async (requests, deadline) => {
+          const keys = await parts.dataKeys.prepare(requests, deadline)
+          return {
+            release: () => keys.release(),
+            lend: (request, use) => {
+              if (calls++ >= 2) throw new Outage('key-service-unavailable', 'no answer')
+              return keys.lend(request, use)
+            },
+          }
+        },
+      },
+    }))
+    await expect(handle(gate, records)).rejects.toThrow('key-service-unavailable')
+    expect(await entries()).toHaveLength(2)
+    calls = -1000
+    await handle(gate, records)
+    await gate.close()
+    expect(await entries()).toHaveLength(records.length)
+    expect(await shop.codes()).toEqual([])
+  })
+
+  it('stops early with time in hand, having committed what it had decided', async () => {
+    shop = await openShop()
+    const records = (await sent(40)).filter(({ partition }) => partition === 1)
+    let now = Date.now()
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      clock: { now: () => (now += 10) },
+      settings: { ...parts.settings, reserveMs: 1000 },
+    }))
+    const event = toMskEvent(records, ORIGIN)
+    await expect(gate.handle(JSON.parse(JSON.stringify(event)), now + 1500)).rejects.toThrow('deadline')
+    const decided = (await entries()).length
+    expect(decided).toBeGreaterThan(0)
+    expect(decided).toBeLessThan(records.length)
+    await gate.close()
+  })
+
+  it('closes when a target partition is full, and the rest follows in further transactions', async () => {
+    shop = await openShop()
+    const records = await sent(60)
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      sink: {
+        ...parts.sink,
+        open: async (source, deadline) =>
+          Object.assign(Object.create(await parts.sink.open(source, deadline)), { maxBatchBytes: 6000 }),
+      },
+    }))
+    await handle(gate, records)
+    await gate.close()
+    expect(await shop.records('orders.analytics')).toHaveLength(60)
+    const segments = (await shop.records(AUDIT_TOPIC)).length - 60
+    expect(segments).toBeGreaterThan(6)
+  })
+
+  it('gives way to a handler that has taken its partition over, and takes it back without failing', async () => {
+    shop = await openShop()
+    const records = (await sent(30)).filter(({ partition }) => partition === 0)
+    const [one, other] = [shop.gate(), shop.gate()]
+    await handle(one, records.slice(0, 3))
+    await handle(other, records.slice(0, 6))
+    await handle(one, records.slice(3, 9))
+    await handle(other, records)
+    await Promise.all([one.close(), other.close()])
+    expect(await entries()).toHaveLength(records.length)
+    expect(await shop.codes()).toEqual([])
+  })
+
+  it('is an outage for a topic without a channel, and for a partition without a position', async () => {
+    shop = await openShop()
+    const records = await sent(4)
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      settings: { ...parts.settings, channelOf: () => undefined },
+    }))
+    await expect(handle(gate, records)).rejects.toThrow('channel-unknown')
+    await gate.close()
+    const lost = shop.gate()
+    await expect(
+      handle(
+        lost,
+        records.slice(0, 1).map((record) => ({ ...record, partition: 1000 })),
+      ),
+    ).rejects.toThrow('position-missing')
+    await lost.close()
+    expect(await shop.records(AUDIT_TOPIC)).toEqual([])
+  })
+})
