@@ -24,6 +24,8 @@ import {
 } from './sealer-options.ts'
 import { randomFraction, systemClock } from './machine.ts'
 
+export type { SealedBatch, SealedMessage, SealerOptions } from './sealer-options.ts'
+
 export interface Sealer {
   /** 16 random bytes, made at the start: with channel, partition and number they name an event. */
   readonly session: Uint8Array
