@@ -181,12 +181,11 @@ function processStart(pid: number): string | undefined {
     if (fields[0] === 'Z' || fields[0] === 'X') return 'ended'
     return `${readIfThere('/proc/sys/kernel/random/boot_id')?.trim() ?? ''} ${fields[19] ?? ''}`
   }
-  const ps = spawnSync('/bin/ps', ['-o', 'lstart=', '-p', String(pid)], {
-    encoding: 'utf8',
-    timeout: 5000,
-    env: { LC_ALL: 'C' },
-  })
-  return ps.status === 0 && ps.stdout.trim() !== '' ? ps.stdout.trim() : undefined
+  const options = { encoding: 'utf8', timeout: 5000, env: { LC_ALL: 'C' } } as const
+  const ps = spawnSync('/bin/ps', ['-o', 'stat=,lstart=', '-p', String(pid)], options)
+  const [state = '', ...start] = ps.status === 0 ? ps.stdout.trim().split(/\s+/) : []
+  if (state.startsWith('Z')) return 'ended'
+  return start.length > 0 ? start.join(' ') : undefined
 }
 
 /** In the folder, or where its path is too long for a socket in a new one that only this user may enter. */

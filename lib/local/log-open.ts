@@ -26,9 +26,12 @@ export async function openLog(folder: string, options: OpenOptions = {}): Promis
       throw error
     })
     const close = async (): Promise<void> => {
-      await engine.close()
-      await server.close()
-      lock.release()
+      try {
+        await engine.close()
+      } finally {
+        await server.close()
+        lock.release()
+      }
     }
     let closing: Promise<void> | undefined
     return { ...engine, close: () => (closing ??= close()) }

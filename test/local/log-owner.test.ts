@@ -84,6 +84,19 @@ describe('the owner of a log folder', () => {
     expect(await (await connected()).endOffsets('orders')).toEqual([0n])
   })
 
+  it('is not taken for alive while it only waits for its parent to notice its end', async () => {
+    // The shell becomes a sleep, which never asks after its child.
+    const script = '"$0" "$1" hold "$2" & exec sleep 20'
+    const parent = spawn('sh', ['-c', script, process.execPath, WRITER, folder], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    children.push(parent)
+    await once(parent.stdout, 'data')
+    process.kill(ownerOf(folder)?.pid ?? 0, 'SIGKILL')
+    await expect.poll(() => ownerOf(folder), { timeout: 5000 }).toBeUndefined()
+    await owned()
+  })
+
   it('is not taken for alive where another process has its pid now', async () => {
     const lock = {
       pid: process.pid,
@@ -293,6 +306,19 @@ describe('a log reached by its socket', () => {
     await expect(client.topics()).rejects.toEqual(outage('deadline'))
     expect(Date.now() - begun).toBeLessThan(2000)
     await expect(connectLog(folder, { timeoutMs: 150 })).rejects.toEqual(outage('deadline'))
+  })
+
+  it('does nothing for who has not said which version it speaks', async () => {
+    const owner = await owned()
+    await owner.createTopic('orders', 1)
+    const socket = connect(ownerOf(folder)?.socket ?? '')
+    const answered = once(socket, 'data')
+    // Call 1 asks for the topics, call 2 greets as some other version.
+    socket.write(Buffer.from([0, 0, 0, 7, 0, 0, 0, 0, 0, 1, 2]))
+    socket.write(Buffer.from([0, 0, 0, 12, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x3f]))
+    expect(String(await answered)).toContain('of another version')
+    expect(String(await answered)).not.toContain('orders')
+    socket.destroy()
   })
 
   it('outlives what is no message of ours', async () => {
