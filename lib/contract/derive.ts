@@ -6,7 +6,6 @@ import { isArray, isObject, member, type JsonObject, type JsonValue } from './js
 import { matches } from './schema.ts'
 import {
   JSON_TYPES,
-  declaredTypes,
   isSchema,
   itemSchemas,
   mapSubschemas,
@@ -15,6 +14,7 @@ import {
   patternsOf,
   resolveRef,
   stepInto,
+  typesOf,
   viewsOf,
   type JsonType,
   type Schema,
@@ -61,8 +61,7 @@ class Derivation {
     const own = schema === true ? {} : schema
     const ref = member(own, '$ref')
     if (typeof ref === 'string' && isOnlyRef(own)) return this.#reference(ref, plan, here, closed)
-    const before = declaredTypes(own)
-    const types = typesAfter(before, here)
+    const types = typesAfter(typesOf(this.#root, own), here)
     const [only, second] = types
     if (only === undefined) return false
     return {

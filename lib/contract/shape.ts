@@ -204,7 +204,7 @@ const both = (a: ReadonlySet<JsonType>, b: ReadonlySet<JsonType>): ReadonlySet<J
   new Set([...a].filter((type) => b.has(type)))
 
 /** Those that a schema's own `type`, `const` and `enum` leave. */
-export function declaredTypes(schema: JsonObject): ReadonlySet<JsonType> {
+function declaredTypes(schema: JsonObject): ReadonlySet<JsonType> {
   const type = member(schema, 'type')
   let types = ALL
   if (type !== undefined) {
