@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { Outage } from '../../lib/errors.ts'
+import { createLocalSink } from '../../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import type { Gate } from '../../lib/runtime.ts'
@@ -54,7 +55,7 @@ describe('a slice', () => {
     await gate.close()
     const plain = await shop.records('orders.analytics')
     expect(plain).toHaveLength(20)
-    expect(JSON.parse(text(plain[0] ?? records[0]!))).toEqual({
+    expect(JSON.parse(plain.map(text)[0] ?? '')).toEqual({
       total: 19.9,
       customer: { id: expect.stringMatching(/^p1:/) },
     })
@@ -191,9 +192,17 @@ describe('a slice', () => {
     const gate = shop.gate((parts) => ({
       ...parts,
       sink: {
-        ...parts.sink,
-        open: async (source, deadline) =>
-          Object.assign(Object.create(await parts.sink.open(source, deadline)), { maxBatchBytes: 6000 }),
+        partitionsOf: (topic, deadline) => parts.sink.partitionsOf(topic, deadline),
+        open: async (source, deadline) => {
+          const session = await parts.sink.open(source, deadline)
+          return {
+            position: session.position,
+            maxStateBytes: session.maxStateBytes,
+            maxBatchBytes: 6000,
+            commit: (messages, position, until) => session.commit(messages, position, until),
+            close: () => session.close(),
+          }
+        },
       },
     }))
     await handle(gate, records)
@@ -225,13 +234,11 @@ describe('a slice', () => {
     }))
     await expect(handle(gate, records)).rejects.toThrow('channel-unknown')
     await gate.close()
-    const lost = shop.gate()
-    await expect(
-      handle(
-        lost,
-        records.slice(0, 1).map((record) => ({ ...record, partition: 1000 })),
-      ),
-    ).rejects.toThrow('position-missing')
+    const lost = shop.gate((parts) => ({
+      ...parts,
+      sink: createLocalSink(shop.log, { deployment: 'another' }),
+    }))
+    await expect(handle(lost, records)).rejects.toThrow('position-missing')
     await lost.close()
     expect(await shop.records(AUDIT_TOPIC)).toEqual([])
   })
