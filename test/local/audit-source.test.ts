@@ -1,0 +1,91 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { encodeState } from '../../lib/admission/position.ts'
+import { ReplayState } from '../../lib/admission/replay.ts'
+import { type AuditRecord, verifyAudit } from '../../lib/audit/verification.ts'
+import { localAuditSource } from '../../lib/local/audit-source.ts'
+import { openLog } from '../../lib/local/log-open.ts'
+import { createLocalPositions } from '../../lib/local/log-sink.ts'
+import type { Log } from '../../lib/local/log.ts'
+import { newSigner, Stream, there } from '../audit/fixtures.ts'
+
+const gate = newSigner()
+const orders = { topic: 'orders', partition: 0 }
+const unused = { topic: 'orders', partition: 1 }
+const stream = new Stream(gate)
+let folder: string
+let log: Log
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'sg-audit-source-'))
+  log = await openLog(folder)
+  await log.createTopic('orders', 2)
+  await log.createTopic('audit', 2)
+  await stream.slice(2_000)
+  await stream.slice(3_000)
+  await log.append(
+    stream.records.map(({ key, value }) => ({ topic: 'audit', partition: 1, key, value, headers: [] })),
+  )
+  const replay = new ReplayState({ maxSessions: 64, newDataKeysPerMinute: 60 }, 1_000)
+  const state = encodeState({
+    head: there(stream.heads.get('orders/0')),
+    homes: { audit: 1, quarantine: 0 },
+    replay,
+  })
+  await createLocalPositions(log, { deployment: 'test' }).init(
+    orders,
+    { next: 5_000n, state },
+    Date.now() + 5_000,
+  )
+})
+
+afterAll(async () => {
+  await log.close()
+  await rm(folder, { recursive: true })
+})
+
+const verify = (topic: string) => {
+  const positions = createLocalPositions(log, { deployment: 'test' })
+  const source = localAuditSource(log, topic, {
+    positions,
+    sources: [orders, unused],
+    deadline: Date.now() + 5_000,
+  })
+  return verifyAudit(source, { keyOf: () => gate.publicKey })
+}
+
+describe('the audit of the embedded log', () => {
+  test('is read whole, over many reads, and held against the heads in the positions', async () => {
+    expect(await verify('audit')).toMatchObject({
+      verified: true,
+      headsKnown: true,
+      entries: 5_000,
+      segments: 2,
+    })
+  })
+
+  test('shows a tail that is not there', async () => {
+    await log.createTopic('emptied', 1)
+    expect((await verify('emptied')).breaks).toMatchObject([
+      { kind: 'cut at the end', topic: 'orders', partition: 0 },
+    ])
+  })
+
+  test('is an outage where the topic is not there', async () => {
+    await expect(verify('nowhere')).rejects.toMatchObject({ name: 'Outage', code: 'sink-denied' })
+  })
+
+  test('ends where the topic ended when reading began', async () => {
+    await log.createTopic('growing', 1)
+    const message = { topic: 'growing', partition: 0, key: null, value: Buffer.from('x'), headers: [] }
+    await log.append([message])
+    const seen: AuditRecord[] = []
+    for await (const record of localAuditSource(log, 'growing').read(0)) {
+      seen.push(record)
+      await log.append([message])
+    }
+    expect(seen).toHaveLength(1)
+  })
+})
