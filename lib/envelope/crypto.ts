@@ -8,6 +8,7 @@ import {
   createHmac,
   createPrivateKey,
   createPublicKey,
+  createSecretKey,
   generateKeyPairSync,
   hash,
   type KeyObject,
@@ -91,6 +92,13 @@ const base64urlBytes = (text: string): Buffer | undefined => {
   return bytes.toString('base64url') === text ? bytes : undefined
 }
 
+/**
+ * A key that carries r‖s as its encoding of signatures. `{ key, dsaEncoding }`, the other spelling, costs 20 µs a call
+ * (Node 24: two exceptions while it looks at what it was given). Were it ever overlooked, every ESP256 signature would
+ * be refused.
+ */
+const withEncoding = (key: KeyObject): KeyObject => Object.assign(key, { dsaEncoding: 'ieee-p1363' })
+
 /** Imports a public key for one algorithm; throws `TypeError` on another kind of key, a bad point or a point of low order. */
 export function importPublicKey(suite: SignatureSuite, jwk: PublicJwk): PublicKey {
   if ('d' in jwk) throw new TypeError('a private key stands where a public one belongs')
@@ -110,7 +118,7 @@ export function importPublicKey(suite: SignatureSuite, jwk: PublicJwk): PublicKe
   }
   try {
     const key = y === undefined ? { kty, crv, x } : { kty, crv, x, y }
-    return { suite, handle: createPublicKey({ key, format: 'jwk' }) }
+    return { suite, handle: withEncoding(createPublicKey({ key, format: 'jwk' })) }
   } catch (cause) {
     throw new TypeError(`not a point of ${suite.crv}`, { cause })
   }
@@ -123,7 +131,7 @@ export function importPrivateKey(suite: SignatureSuite, jwk: PrivateJwk): Privat
     throw new TypeError(`not a ${suite.name} key: kty ${kty}, crv ${crv}`)
   try {
     const key = y === undefined ? { kty, crv, x, d } : { kty, crv, x, y, d }
-    return { suite, handle: createPrivateKey({ key, format: 'jwk' }) }
+    return { suite, handle: withEncoding(createPrivateKey({ key, format: 'jwk' })) }
   } catch {
     // The cause is dropped on purpose: a parser's message may quote what it read.
     throw new TypeError(`not a private ${suite.crv} key`)
@@ -134,12 +142,15 @@ export function importPrivateKey(suite: SignatureSuite, jwk: PrivateJwk): Privat
 export function generateKeyPair(suite: SignatureSuite): { publicKey: PublicKey; privateKey: PrivateKey } {
   const pair =
     suite === ED25519 ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: suite.crv })
-  return { publicKey: { suite, handle: pair.publicKey }, privateKey: { suite, handle: pair.privateKey } }
+  return {
+    publicKey: { suite, handle: withEncoding(pair.publicKey) },
+    privateKey: { suite, handle: withEncoding(pair.privateKey) },
+  }
 }
 
 /** The public half. */
 export function publicKeyOf(privateKey: PrivateKey): PublicKey {
-  return { suite: privateKey.suite, handle: createPublicKey(privateKey.handle) }
+  return { suite: privateKey.suite, handle: withEncoding(createPublicKey(privateKey.handle)) }
 }
 
 const jwkPart = (value: unknown): string => {
@@ -166,11 +177,9 @@ export function thumbprint(key: PublicKey): Buffer {
   return digest(Buffer.from(JSON.stringify(members)))
 }
 
-const P1363 = 'ieee-p1363'
-
 /** 64 bytes: Ed25519 (RFC 8032) or r‖s over SHA-256 (ESP256). */
 export function sign(key: PrivateKey, bytes: Uint8Array): Buffer {
-  return signBytes(key.suite.hash, bytes, { key: key.handle, dsaEncoding: P1363 })
+  return signBytes(key.suite.hash, bytes, key.handle)
 }
 
 /**
@@ -179,7 +188,7 @@ export function sign(key: PrivateKey, bytes: Uint8Array): Buffer {
  */
 export function verify(key: PublicKey, bytes: Uint8Array, signature: Uint8Array): boolean {
   if (signature.length !== key.suite.signatureBytes) return false
-  return verifyBytes(key.suite.hash, bytes, { key: key.handle, dsaEncoding: P1363 }, signature)
+  return verifyBytes(key.suite.hash, bytes, key.handle, signature)
 }
 
 const COMMITMENT_LABEL = Buffer.from('sealgate/1 key commitment')
@@ -189,24 +198,30 @@ const COMMITMENT_LABEL = Buffer.from('sealgate/1 key commitment')
  * wiped. Takes over the bytes it is given: the caller must not keep them.
  */
 export class DataKey {
-  #bytes: Uint8Array | undefined
+  readonly #bytes: Uint8Array
+  /**
+   * What the ciphers take: three times as fast as the bytes. Its copy lies outside the JavaScript heap; OpenSSL wipes it
+   * when it is collected.
+   */
+  #handle: KeyObject | undefined
   /** HMAC-SHA-256(data key, "sealgate/1 key commitment"): sealed-event.md §4. */
   readonly commitment: Uint8Array
 
   constructor(bytes: Uint8Array) {
     if (bytes.length !== A256GCM.keyBytes) throw new TypeError('a data key has 32 bytes')
     this.#bytes = bytes
+    this.#handle = createSecretKey(bytes)
     this.commitment = hmac(bytes, COMMITMENT_LABEL)
   }
 
   get wiped(): boolean {
-    return this.#bytes === undefined
+    return this.#handle === undefined
   }
 
   /** Wipes the bytes, as far as JavaScript lets us; the key is of no more use. */
   wipe(): void {
-    if (this.#bytes !== undefined) wipe(this.#bytes)
-    this.#bytes = undefined
+    wipe(this.#bytes)
+    this.#handle = undefined
   }
 
   /** AES-256-GCM: ciphertext ‖ 16-byte tag. The nonce must be random, 12 bytes, and used once. */
@@ -244,8 +259,8 @@ export class DataKey {
     return '[data key]'
   }
 
-  #use(): Uint8Array {
-    if (this.#bytes === undefined) throw new TypeError('a data key was used after it had been wiped')
-    return this.#bytes
+  #use(): KeyObject {
+    if (this.#handle === undefined) throw new TypeError('a data key was used after it had been wiped')
+    return this.#handle
   }
 }
