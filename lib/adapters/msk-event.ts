@@ -3,19 +3,9 @@
  * Lambda takes (design: architecture.md §3; components.md, "Facts about Lambda's Kafka event sources").
  */
 import { isDeepStrictEqual } from 'node:util'
+import type { SourceSlice, Stop } from '../admission/slice.ts'
 import { Outage } from '../errors.ts'
 import type { Header, SourceRecord, TopicPartition } from '../ports.ts'
-
-/** The records of one topic-partition in an event: at least one, by rising offset, none twice. */
-export interface SourceSlice extends TopicPartition {
-  readonly records: readonly SourceRecord[]
-}
-
-/** Where a slice ended before its end, and why: `offset` is its first undecided record. */
-export interface Stop extends TopicPartition {
-  readonly offset: bigint
-  readonly outage: Outage
-}
 
 /** `throw` needs no consent of the event source mapping; `partial` loses records without `ReportBatchItemFailures`. */
 export type AnswerMode = 'throw' | 'partial'

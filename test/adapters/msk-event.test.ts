@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { SourceSlice, Stop } from '../../lib/admission/slice.ts'
 import { answer, slicesOf, toMskEvent } from '../../lib/adapters/msk-event.ts'
-import type { SourceSlice, Stop } from '../../lib/adapters/msk-event.ts'
 import { Outage } from '../../lib/errors.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 
