@@ -48,8 +48,8 @@ export interface SealingKeyOptions {
 }
 
 /** The wire format's own bounds (sealed-event.md §4); random 96-bit nonces allow no more. */
-export const HARD_MAX_USES = 2 ** 32
-export const HARD_MAX_AGE_MS = 24 * 3_600_000
+export const HARD_MAX_USES: number = 2 ** 32
+export const HARD_MAX_AGE_MS: number = 24 * 3_600_000
 
 interface LiveKey {
   readonly key: DataKey

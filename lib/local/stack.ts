@@ -32,8 +32,8 @@ import { ensurePseudonymKeys, openLocalSecrets } from './secrets.ts'
 /** The gateway's name on every embedded stack. */
 export const LOCAL_GATEWAY = 'sealgate-local'
 const DEPLOYMENT = 'local'
-export const AUDIT_TOPIC = `${DEPLOYMENT}.audit`
-export const QUARANTINE_TOPIC = `${DEPLOYMENT}.quarantine`
+export const AUDIT_TOPIC: string = `${DEPLOYMENT}.audit`
+export const QUARANTINE_TOPIC: string = `${DEPLOYMENT}.quarantine`
 const PSEUDONYMS = 'pseudonyms'
 const MAX_VALUE_BYTES = 1_048_576
 const MAX_LIFE_SECONDS = 86_400
