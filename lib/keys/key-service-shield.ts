@@ -71,20 +71,25 @@ export function shieldKeyService(keyService: KeyService, options: ShieldOptions)
     return breaker
   }
 
+  /** Whether this call is the one that tries for all the others. Throws while no call is to be made. */
+  const passBreaker = (breaker: Breaker): boolean => {
+    if (breaker.failures < breakerFailures) return false
+    if (breaker.probing || clock.now() < breaker.openUntil)
+      throw unavailable('the key service has failed repeatedly: no call is made for now')
+    breaker.probing = true
+    return true
+  }
+
   const attempt = async <T>(
     breaker: Breaker,
     call: (deadline: number) => Promise<T>,
     discard: (result: T) => void,
     deadline: number,
   ): Promise<T> => {
-    await takeToken(deadline)
-    const probe = breaker.failures >= breakerFailures
-    if (probe && (breaker.probing || clock.now() < breaker.openUntil))
-      throw unavailable('the key service has failed repeatedly: no call is made for now')
-    breaker.probing ||= probe
+    const probe = passBreaker(breaker)
     const attemptDeadline = Math.min(deadline, clock.now() + attemptMs)
-    const work = call(attemptDeadline)
     try {
+      const work = call(attemptDeadline)
       const result = await byDeadline(work, attemptDeadline, clock, () => {
         // What comes after all holds a key that nobody waits for.
         work.then(discard, () => undefined)
@@ -111,6 +116,7 @@ export function shieldKeyService(keyService: KeyService, options: ShieldOptions)
   ): Promise<T> => {
     const breaker = breakerOf(kek)
     for (let made = 1; ; made++) {
+      await takeToken(deadline)
       try {
         return await attempt(breaker, call, discard, deadline)
       } catch (error) {

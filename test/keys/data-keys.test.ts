@@ -18,6 +18,7 @@ import {
   kekRow,
   type ManualClock,
   manualClock,
+  nth,
   snapshotOf,
   unavailable,
 } from './fixtures.ts'
@@ -76,10 +77,10 @@ describe('opening keys', () => {
     const wait = gate()
     service.before = () => wait.promise
     const one = request()
-    const slices = [keys.prepare([one], deadline), keys.prepare([same(one)], deadline)]
+    const slices = [keys.prepare([one], deadline), keys.prepare([same(one)], deadline)] as const
     wait.resolve()
     const [first, second] = await Promise.all(slices)
-    expect(first!.lend(one, commitmentOf)).toBe(second!.lend(one, commitmentOf))
+    expect(first.lend(one, commitmentOf)).toBe(second.lend(one, commitmentOf))
     expect(service.calls).toHaveLength(1)
     expect(keys.counts()).toMatchObject({ calls: 1, waits: 1 })
   })
@@ -188,7 +189,7 @@ describe('opening keys', () => {
     await vi.waitFor(() => expect(keys.holds(one)).toBe(true))
     prepared.release()
     ;(await keys.prepare([request()], clock.ms + 1000)).release()
-    await vi.waitFor(() => expect(isWiped(service.given[0]!)).toBe(true))
+    await vi.waitFor(() => expect(isWiped(nth(service.given, 0))).toBe(true))
   })
 
   test('an erased key lives no longer than 5 minutes, counted from the start of the call', async () => {
@@ -204,7 +205,7 @@ describe('opening keys', () => {
     expect(keys.counts().oldestAgeMs).toBe(299_999)
     clock.ms += 1
     expect(keys.holds(one)).toBe(false)
-    expect(isWiped(service.given[0]!)).toBe(true)
+    expect(isWiped(nth(service.given, 0))).toBe(true)
   })
 
   test('an idle process wipes its keys too', async () => {
@@ -214,7 +215,7 @@ describe('opening keys', () => {
       ;(await keys.prepare([request()], clock.ms + 1000)).release()
       clock.ms += 300_000
       await vi.advanceTimersByTimeAsync(300_000)
-      expect(isWiped(service.given[0]!)).toBe(true)
+      expect(isWiped(nth(service.given, 0))).toBe(true)
       expect(vi.getTimerCount()).toBe(0)
     } finally {
       vi.useRealTimers()
@@ -229,16 +230,17 @@ describe('opening keys', () => {
     expect(keys.holds(one)).toBe(false)
     expect(prepared.lend(one, () => 1)).toBe(1)
     prepared.release()
-    expect(isWiped(service.given[0]!)).toBe(true)
+    expect(isWiped(nth(service.given, 0))).toBe(true)
     expect(() => prepared.lend(one, commitmentOf)).toThrow(TypeError)
   })
 
   test('a slice with more keys than the cache holds still gets each of them, whatever other slices do', async () => {
     const { keys, service, request, deadline } = world({ maxEntries: 4 })
-    const [mine, theirs] = [0, 1].map(() => Array.from({ length: 40 }, () => request()))
-    const slices = await Promise.all([keys.prepare(mine!, deadline), keys.prepare(theirs!, deadline)])
-    for (const one of mine!) expect(slices[0].lend(one, () => 1)).toBe(1)
-    for (const one of theirs!) expect(slices[1].lend(one, () => 1)).toBe(1)
+    const many = (): KeyRequest[] => Array.from({ length: 40 }, () => request())
+    const [mine, theirs] = [many(), many()]
+    const slices = await Promise.all([keys.prepare(mine, deadline), keys.prepare(theirs, deadline)])
+    for (const one of mine) expect(slices[0].lend(one, () => 1)).toBe(1)
+    for (const one of theirs) expect(slices[1].lend(one, () => 1)).toBe(1)
     expect(keys.counts().alive).toBe(4)
     for (const slice of slices) slice.release()
     expect(service.given.filter((bytes) => !isWiped(bytes))).toHaveLength(4)
@@ -277,13 +279,13 @@ describe('opening keys', () => {
     const prepared = await preparing
     expect(() => prepared.lend(one, commitmentOf)).toThrow(Outage)
     expect(keys.holds(one)).toBe(false)
-    expect(isWiped(service.given[0]!)).toBe(true)
+    expect(isWiped(nth(service.given, 0))).toBe(true)
   })
 
   test('the service is asked with the whole scope as its encryption context', async () => {
     const { keys, service, request, deadline } = world()
     await keys.prepare([request()], deadline)
-    expect(service.calls[0]!.context).toEqual({
+    expect(nth(service.calls, 0).context).toEqual({
       'sealgate:v': '1',
       'sealgate:iss': SCOPE.iss,
       'sealgate:aud': SCOPE.aud,

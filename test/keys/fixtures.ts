@@ -1,5 +1,6 @@
 /** Fakes with real cryptography and switches, for the tests of keys. */
-import { DataKey, generateKeyPair, type PublicKey, random } from '../../lib/envelope/crypto.ts'
+import type { DataKey } from '../../lib/envelope/crypto.ts'
+import { generateKeyPair, type PublicKey, random } from '../../lib/envelope/crypto.ts'
 import { ED25519 } from '../../lib/envelope/suite.ts'
 import { Outage, Rejection } from '../../lib/errors.ts'
 import {
@@ -52,6 +53,13 @@ export const snapshotOf = (
   signingKeys: readonly SigningKeyRow[] = [],
 ): DirectorySnapshot => snapshotFrom({ version: 1, issuedAt: 0, expiresAt: 1, signingKeys, keks })
 
+/** What must be there. */
+export function nth<T>(list: readonly T[], index: number): T {
+  const found = list[index]
+  if (found === undefined) throw new Error(`nothing at ${index}`)
+  return found
+}
+
 /** A promise that the test settles. */
 export function gate<T = void>() {
   return Promise.withResolvers<T>()
@@ -88,7 +96,7 @@ export function fakeKeyService(): FakeKeyService {
       fake.calls.push({ kind: 'generate', kek, context, deadline })
       await fake.before('generate', undefined)
       const wrapped = wrap(context)
-      const dataKey = Buffer.from(wrappedKeys.get(Buffer.from(wrapped).toString('hex'))!.bytes)
+      const dataKey = Buffer.from(wrappedKeys.get(Buffer.from(wrapped).toString('hex'))?.bytes ?? [])
       fake.given.push(dataKey)
       return { dataKey, wrapped }
     },
