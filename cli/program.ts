@@ -1,0 +1,78 @@
+/** The `sealgate` command: its parts, and how each way of failing ends (docs/cli.md). */
+import { Command, CommanderError } from 'commander'
+import { RefusedEvents } from '../lib/client/event.ts'
+import { ConfigError, Outage } from '../lib/errors.ts'
+import { SOFTWARE } from '../lib/runtime.ts'
+import { addConformanceCommand } from './conformance.ts'
+import { addContractsCommands } from './contracts.ts'
+import { EXIT, fail } from './io.ts'
+import type { Terminal } from './terminal.ts'
+
+const EXIT_STATUSES = `
+Exit status: 0 all is well, 1 something was found (a difference, a break, a line or event that was refused),
+2 bad input: nothing was done, 3 something does not answer. Each command: sealgate help COMMAND.`
+
+/** Runs one command to its end, and sets the exit status. Never rejects. */
+export async function run(argv: readonly string[], terminal: Terminal): Promise<void> {
+  const program = newProgram(terminal)
+  const json = argv.includes('--json')
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) terminal.exit(EXIT.ok)
+    // What was missing is shown already: the help of the command.
+    else if (error instanceof CommanderError && error.code === 'commander.help') terminal.exit(EXIT.badInput)
+    else fail(terminal, knownError(error, program, argv), json)
+  }
+}
+
+function newProgram(terminal: Terminal): Command {
+  const program = new Command('sealgate')
+    .description('Secure event ingestion for Kafka: seal, verify, treat, re-emit and audit events.')
+    .version(SOFTWARE.replace(/^.*\//, ''))
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => terminal.write(text.trimEnd()),
+      writeErr: (text) => terminal.warn(text.trimEnd()),
+      outputError: () => undefined,
+      getOutHasColors: () => terminal.colours.out,
+      getErrHasColors: () => terminal.colours.err,
+    })
+    .addHelpText('after', EXIT_STATUSES)
+  addContractsCommands(program, terminal)
+  addConformanceCommand(program, terminal)
+  return program
+}
+
+/** Every error as one of the kinds that have an exit status; no stack trace reaches a user. */
+function knownError(error: unknown, program: Command, argv: readonly string[]): ConfigError | Outage {
+  if (error instanceof ConfigError || error instanceof Outage) return error
+  if (error instanceof CommanderError) return usageError(error, program, argv)
+  if (error instanceof RefusedEvents) return new ConfigError(error.refusals)
+  if (error instanceof Error && 'syscall' in error && 'code' in error) {
+    const where = 'path' in error && typeof error.path === 'string' ? error.path : String(error.syscall)
+    return new ConfigError([
+      {
+        where,
+        what: `The system refuses it (${String(error.code)}).`,
+        fix: 'Look at the path, its permissions and the room on the disk.',
+      },
+    ])
+  }
+  const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  return new Outage('unexpected', `${what.replaceAll(/\s+/g, ' ')}: a fault of sealgate, please report it`)
+}
+
+function usageError(error: CommanderError, program: Command, argv: readonly string[]): ConfigError {
+  const path = [program.name()]
+  let command: Command | undefined = program
+  for (const word of argv) {
+    command = command.commands.find((each) => each.name() === word)
+    if (command === undefined) break
+    path.push(word)
+  }
+  const where = path.join(' ')
+  const what = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ')
+  return new ConfigError([{ where, what: `${what}.`, fix: `See ${where} --help.` }])
+}
