@@ -81,8 +81,8 @@ export class Chain {
   #held: HeldSegment[] = []
   #pending: Omit<ChainBreak, 'until'>[] = []
   #arrivals = 0
-  /** Records reported as bad by themselves since the last good segment: each explains one that is not to be found. */
-  #suspects = 0
+  /** When records came that are bad by themselves, since the last good segment: each explains one that is lacking there. */
+  #suspects: number[] = []
 
   /** `expected` is the head in the partition's position, where it is known: it shows a cut at the end. */
   constructor(expected: AuditHead | undefined, observer: ChainObserver) {
@@ -109,20 +109,21 @@ export class Chain {
 
   /** A record of this chain that is bad by itself. */
   suspect(kind: BreakKind, at: AuditPlace, detail: string, from: bigint | null, next: bigint | null): void {
-    this.#suspects++
+    this.excuse()
     this.#report(kind, at, detail, from, next)
   }
 
   /** A record that is bad by itself, reported with another chain, may be what is missing here. */
   excuse(): void {
-    this.#suspects++
+    this.#suspects.push(this.#arrivals++)
+    if (this.#suspects.length > MAX_OPEN) this.#suspects.splice(0, MAX_OPEN / 2)
   }
 
   /** A segment whose signature by a trusted key holds. */
   segment(segment: Segment, at: AuditPlace): void {
     const held = { segment, at, arrival: this.#arrivals++ }
     if (this.#head.deployment !== undefined && segment.deployment !== this.#head.deployment) {
-      this.#suspects++
+      this.excuse()
       this.#breakAt(
         'forked',
         held,
@@ -133,12 +134,12 @@ export class Chain {
     } else if (this.#held.length === 0 && this.#fits(held)) {
       this.#open = []
       this.#advance(held, true)
-      this.#suspects = 0
+      this.#suspects = []
     } else {
       this.#held.push(held)
       if (this.#held.length < MAX_HELD && !this.#isComplete()) return
       this.#settle()
-      this.#suspects = 0
+      this.#suspects = []
       this.#flush(this.#head.time)
     }
   }
@@ -146,10 +147,10 @@ export class Chain {
   /** Nothing more comes. */
   end(): void {
     this.#settle()
-    const suspects = this.#suspects
+    const suspects = this.#suspects.length
     const expected = this.#expected?.sequence ?? 0
     const lacking = expected - this.#head.sequence
-    if (lacking > 0 && this.#unexplained(lacking) > 0) {
+    if (lacking > 0 && this.#unexplained(lacking, this.#head.arrival, Infinity) > 0) {
       const detail = `the position names segment ${expected}; the chain ends at ${this.#head.sequence}`
       this.#report('cut at the end', null, detail, this.#head.next ?? null, null)
     } else if (suspects === 0 && this.#open.length > 0) {
@@ -229,7 +230,7 @@ export class Chain {
     const next = before.next ?? 0n
     const skipped = sequence - before.sequence - 1
     if (skipped > 0) {
-      const lacking = this.#unexplained(skipped)
+      const lacking = this.#unexplained(skipped, before.arrival, held.arrival)
       const detail = `${lacking} of the segments ${before.sequence + 1} to ${sequence - 1}, and what they decided`
       if (lacking > 0) this.#report('missing', at, detail, before.next ?? null, from)
       this.#open = this.#open.filter(({ offset }) => offset < next || offset >= from)
@@ -267,7 +268,7 @@ export class Chain {
     if (isCovered(segment, unsuspected)) return true
     const lacking = segment.count - own.length
     if (lacking > 0) {
-      const unexplained = this.#unexplained(lacking)
+      const unexplained = this.#unexplained(lacking, this.#head.arrival, held.arrival)
       const detail = `${unexplained} of the ${segment.count} entries of segment ${segment.sequence}`
       if (unexplained > 0) this.#breakAt('missing', held, detail)
     } else if (unsuspected.length === own.length) {
@@ -286,12 +287,13 @@ export class Chain {
   #withoutSecond(segment: Segment, own: readonly OpenEntry[]): OpenEntry | undefined {
     const second = own.filter((entry, index) => own[index - 1]?.offset === entry.offset)
     const first = own.filter((entry, index) => own[index + 1]?.offset === entry.offset)
-    const tooMany = [second, first].find((some) =>
-      isCovered(
+    const tooMany = [second, first].find((some) => {
+      const gone = new Set(some)
+      return isCovered(
         segment,
-        own.filter((entry) => !some.includes(entry)),
-      ),
-    )
+        own.filter((entry) => !gone.has(entry)),
+      )
+    })
     return tooMany?.[0]
   }
 
@@ -340,11 +342,15 @@ export class Chain {
     this.#open = []
   }
 
-  /** How many of so many lacking records are not explained by bad ones that were reported. */
-  #unexplained(lacking: number): number {
-    const explained = Math.min(lacking, this.#suspects)
-    this.#suspects -= explained
-    return lacking - explained
+  /** How many of so many lacking records are not explained by bad ones that came between these two arrivals. */
+  #unexplained(lacking: number, after: number, before: number): number {
+    let left = lacking
+    this.#suspects = this.#suspects.filter((arrival) => {
+      const explains = left > 0 && arrival > after && arrival < before
+      if (explains) left -= 1
+      return !explains
+    })
+    return left
   }
 
   #breakAt(kind: BreakKind, { segment, at }: HeldSegment, detail: string): void {

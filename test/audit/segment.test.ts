@@ -109,6 +109,11 @@ describe('segments', () => {
     }
   })
 
+  test('a segment whose header names another algorithm than its key’s is no good, though the signature is', async () => {
+    const { value } = await closeSegment(slice(), { ...signer, alg: ESP256.cose }, 0)
+    expect(verifySegment(there(parseSegment(value)), signer.publicKey)).toBe(false)
+  })
+
   test('no changed byte of a segment verifies', async () => {
     const { value } = await closeSegment(slice(), signer, 0)
     for (let index = 0; index < value.length; index++) {

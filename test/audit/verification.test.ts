@@ -326,10 +326,46 @@ describe('tampering is found, and called what it is', () => {
         [[there(good[1])], good],
         [without(1), [there(good[1])]],
         [[there(good[1])], without(1)],
+        [[there(good[0])], without(0)],
       ].map((partitions) => verifyAudit(sourceOf(partitions, stream.heads), { keyOf: keyOf(gate) })),
     )
-    expect(reports.map(({ verified }) => verified)).toEqual([false, false, false, false])
-    expect(kinds(there(reports[3]))).toEqual(['reordered'])
+    expect(reports.map(({ verified }) => verified)).toEqual([false, false, false, false, false])
+    for (const report of reports.slice(3)) expect(kinds(report)).toEqual(['reordered'])
+  })
+
+  test('what is missing in one slice is not taken for what was altered in the next', async () => {
+    const renamed = changed(segments[1]! - 1, (value) => value.write('x', value.indexOf('"orders/0/') + 1))
+    const report = await verify(renamed.slice(1), { heads: stream.heads })
+    const found = report.breaks.map(({ kind, from, next }) => `${kind} ${from} ${next}`)
+    expect(found.sort()).toEqual(['altered 8 9', 'missing 0 3'])
+  })
+
+  test('an added entry is the one that is named, whether it stands before or behind the true one', async () => {
+    for (const at of [1, 2]) {
+      const added = { ...there(good[1]), value: encodeEntry({ ...admitted(1n), timeMs: 5 }) }
+      const report = await verify(good.toSpliced(at, 0, added), { heads: stream.heads })
+      expect(report).toMatchObject({
+        segments: 15,
+        breaks: [{ kind: 'altered', at: { auditOffset: BigInt(at) } }],
+      })
+    }
+  })
+
+  test('an entry added under a key that is not its own is one break, and the slice still holds', async () => {
+    const added = { ...there(good[1]), key: Buffer.from('x') }
+    const report = await verify(good.toSpliced(1, 0, added), { heads: stream.heads })
+    expect(report).toMatchObject({
+      segments: 15,
+      breaks: [{ kind: 'altered', at: { auditOffset: 1n } }],
+      breaksOmitted: 0,
+    })
+    expect(report.breaks).toHaveLength(1)
+  })
+
+  test('a segment counts for no entries outside its offsets, though it is signed over them', async () => {
+    const bad = new Stream(gate)
+    await bad.slice(2, { from: 10n, next: 12n })
+    expect(await verify(bad.records)).toMatchObject({ verified: false, segments: 0 })
   })
 
   test('several attacks on one audit are told apart', async () => {
