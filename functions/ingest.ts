@@ -1,18 +1,16 @@
 /** The Lambda function of the MSK trigger: reads the environment, wires, and hands over. Nothing is decided here. */
 import middy from '@middy/core'
-import type { MSKEvent, SelfManagedKafkaEvent } from 'aws-lambda'
 import type { PartialAnswer } from '../lib/adapters/msk-event.ts'
 import { type Gate, openGate, readSettings } from '../lib/runtime.ts'
 
-export type KafkaTriggerEvent = MSKEvent | SelfManagedKafkaEvent
+/** Takes an `MSKEvent` or `SelfManagedKafkaEvent` (@types/aws-lambda); typed as unknown, since it is checked as if it were. */
+export type IngestHandler = middy.MiddyfiedHandler<unknown, PartialAnswer | undefined>
 
 /** Kept in hand before Lambda's own deadline: an answer that comes too late is none. Milliseconds. */
 const MARGIN_MS = 500
 
 /** A handler on a gate that is opened at the first invocation and kept for the next; one that fails to open is opened anew. */
-export function ingestHandler(
-  open: () => Promise<Gate>,
-): middy.MiddyfiedHandler<KafkaTriggerEvent, PartialAnswer | undefined> {
+export function ingestHandler(open: () => Promise<Gate>): IngestHandler {
   let opening: Promise<Gate> | undefined
   const gate = async (): Promise<Gate> => {
     opening ??= open()
@@ -23,12 +21,10 @@ export function ingestHandler(
       throw error
     }
   }
-  return middy<KafkaTriggerEvent, PartialAnswer | undefined>().handler(async (event, context) => {
+  return middy<unknown, PartialAnswer | undefined>().handler(async (event, context) => {
     const deadline = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS
     return (await gate()).handle(event, deadline)
   })
 }
 
-export const handler: middy.MiddyfiedHandler<KafkaTriggerEvent, PartialAnswer | undefined> = ingestHandler(
-  () => openGate(readSettings(process.env)),
-)
+export const handler: IngestHandler = ingestHandler(() => openGate(readSettings(process.env)))
