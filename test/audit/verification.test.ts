@@ -334,7 +334,9 @@ describe('tampering is found, and called what it is', () => {
   })
 
   test('what is missing in one slice is not taken for what was altered in the next', async () => {
-    const renamed = changed(segments[1]! - 1, (value) => value.write('x', value.indexOf('"orders/0/') + 1))
+    const renamed = changed(there(segments[1]) - 1, (value) =>
+      value.write('x', value.indexOf('"orders/0/') + 1),
+    )
     const report = await verify(renamed.slice(1), { heads: stream.heads })
     const found = report.breaks.map(({ kind, from, next }) => `${kind} ${from} ${next}`)
     expect(found.sort()).toEqual(['altered 8 9', 'missing 0 3'])
