@@ -116,8 +116,11 @@ export function prepareEvents(
 ): PreparedEvent[] {
   const refusals: Refusal[] = []
   const prepared: PreparedEvent[] = []
+  // For the ids of events that come without: one call for all of them costs a tenth.
+  const entropy = random(16 * inputs.length)
   for (const [index, input] of inputs.entries()) {
-    const event = new EventReader(input, index, refusals).read(channel, rules)
+    const own = entropy.subarray(16 * index, 16 * index + 16)
+    const event = new EventReader(input, index, own, refusals).read(channel, rules)
     if (event !== undefined) prepared.push(event)
   }
   if (refusals.length > 0) throw new RefusedEvents(refusals)
@@ -128,11 +131,13 @@ export function prepareEvents(
 class EventReader {
   readonly #input: Readonly<Record<string, unknown>>
   readonly #index: number
+  readonly #entropy: Buffer
   readonly #refusals: Refusal[]
   readonly #before: number
 
-  constructor(input: unknown, index: number, refusals: Refusal[]) {
+  constructor(input: unknown, index: number, entropy: Buffer, refusals: Refusal[]) {
     this.#index = index
+    this.#entropy = entropy
     this.#refusals = refusals
     this.#before = refusals.length
     this.#input = isObject(input) ? input : {}
@@ -188,7 +193,7 @@ class EventReader {
     }
     for (const name of ['source', 'type'])
       if (this.#input[name] === undefined) this.#refuse(name, 'malformed', 'is missing.', '')
-    if (!ce.has('id')) ce.set('id', randomUuid())
+    if (!ce.has('id')) ce.set('id', uuidOf(this.#entropy))
     if ((ce.get('specversion') ?? '1.0') !== '1.0')
       this.#refuse('specversion', 'unsupported', 'is not 1.0.', 'Leave it out.')
     ce.set('specversion', '1.0')
@@ -328,10 +333,10 @@ function jsonOf(data: unknown): Buffer | undefined {
   }
 }
 
-/** Version 4 (RFC 9562 §5.4). */
-function randomUuid(): string {
-  const bytes = random(16)
+/** Version 4 (RFC 9562 §5.4), from 16 random bytes. */
+function uuidOf(bytes: Buffer): string {
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
+  const hex = bytes.toString('hex')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }

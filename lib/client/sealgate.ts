@@ -55,6 +55,10 @@ export {
 } from '../keys/directory-document.ts'
 export { createDirectory, type DirectoryOptions } from '../keys/directory-reader.ts'
 
+// Contracts, for those who check events against them before sealing.
+export type { Contract, Contracts } from '../contract/contract.ts'
+export { type ContractSource, loadContracts } from '../contract/load.ts'
+
 // The world: AWS KMS, files, and the embedded key service for trying things out.
 export { documentFile, type DocumentFileOptions } from '../adapters/document-file.ts'
 export { kmsKeyService, type KmsOptions, kmsSigner } from '../adapters/kms.ts'
