@@ -1,3 +1,6 @@
+import { cpSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { Outage } from '../../lib/errors.ts'
@@ -241,5 +244,53 @@ describe('a slice', () => {
     await expect(handle(lost, records)).rejects.toThrow('position-missing')
     await lost.close()
     expect(await shop.records(AUDIT_TOPIC)).toEqual([])
+  })
+
+  it('decides the same whatever slices its records come in: one by one, all at once, or cut anywhere', async () => {
+    shop = await openShop()
+    const good = await sent(40)
+    const other = shop.sealer('shop-web')
+    await other.send('orders', order(100))
+    await other.close()
+    const copies = good.flatMap((record, index) => {
+      const altered = Buffer.from(record.value ?? [])
+      altered[index * 7] = (altered[index * 7] ?? 0) ^ 4
+      return index % 3 === 0 ? [{ ...record }] : [{ ...record, value: altered }]
+    })
+    await shop.log.append(
+      copies.map(({ topic, partition, key, value, headers }) => ({ topic, partition, key, value, headers })),
+    )
+    await sent(10)
+    const all = await shop.records('orders')
+    await shop.stack.close()
+    const outcomes: string[][] = []
+    for (const size of [1, 7, 33, all.length]) {
+      const copy = mkdtempSync(join(tmpdir(), 'shop-copy-'))
+      cpSync(shop.folder, copy, { recursive: true, filter: (path) => !path.endsWith('.sock') })
+      const same = await openShop(undefined, copy)
+      const gate = same.gate()
+      for (let start = 0; start < all.length; start += size)
+        await handle(gate, all.slice(start, start + size))
+      await gate.close()
+      const rows = (await same.records(AUDIT_TOPIC)).flatMap(({ key, value }) => {
+        if (
+          Buffer.from(key ?? [])
+            .toString()
+            .split('/').length !== 3
+        )
+          return []
+        const { record, code }: { record: string; code: string | null } = JSON.parse(
+          Buffer.from(value ?? []).toString(),
+        )
+        return [`${record} ${code ?? 'admitted'}`]
+      })
+      outcomes.push(rows.sort())
+      await same.close()
+    }
+    const [first, ...rest] = outcomes
+    expect(first).toHaveLength(all.length)
+    expect(new Set(first?.map((row) => row.split(' ')[1])).size).toBeGreaterThan(3)
+    for (const outcome of rest) expect(outcome).toEqual(first)
+    shop = await openShop(undefined, shop.folder)
   })
 })
