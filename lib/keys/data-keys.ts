@@ -4,22 +4,12 @@
 import { DataKey } from '../envelope/crypto.ts'
 import { UNDECRYPTABLE } from '../envelope/seal.ts'
 import { Outage, Rejection } from '../errors.ts'
-import type { Clock, EncryptionContext, Kek, KeyService } from '../ports.ts'
+import type { Clock, EncryptionContext, KeyService } from '../ports.ts'
 import { byDeadline } from './deadline.ts'
-import { bytesKey, type DirectorySnapshot } from './directory.ts'
+import type { DirectorySnapshot } from './directory.ts'
+import { KeyIndex, type KeyRequest, type Named, nameOf } from './key-request.ts'
 
-/** Names one data key. Two requests that differ in any part never share a key (threats.md 11). */
-export interface KeyRequest {
-  readonly iss: string
-  readonly aud: string
-  /** The event type, `ce.type`. */
-  readonly type: string
-  /** As on the wire. */
-  readonly kekId: Uint8Array
-  readonly wrapped: Uint8Array
-  /** What `DirectorySnapshot.kek(kekId, iss)` gave: without it there is no request. */
-  readonly kek: Kek
-}
+export type { KeyRequest } from './key-request.ts'
 
 /** The keys of one slice: what was prepared stays at hand, whatever others do, until `release`. */
 export interface PreparedKeys {
@@ -87,8 +77,7 @@ export function encryptionContext(scope: Pick<KeyRequest, 'iss' | 'aud' | 'type'
 }
 
 /** One answer of the key service. */
-interface Answer {
-  readonly request: KeyRequest
+interface Answer extends Named {
   /** Undefined: a definite no. */
   readonly key: DataKey | undefined
   readonly bornAt: number
@@ -100,9 +89,7 @@ interface Answer {
 }
 
 /** A request of a slice, and what came of it. */
-interface Slot {
-  readonly request: KeyRequest
-  readonly name: string
+interface Slot extends Named {
   outcome: Answer | Outage | undefined
 }
 
@@ -116,8 +103,8 @@ interface Flight {
 export function createDataKeys(options: DataKeyOptions): DataKeys {
   const { keyService, clock } = options
   const { maxEntries = 1000, maxAgeMs = 300_000, negativeMs = 30_000, maxParallel = 16 } = options
-  /** By name, the least recently prepared first. */
-  const answers = new Map<string, Answer>()
+  /** The least recently prepared first. */
+  const answers = new KeyIndex<Answer>()
   const flights = new Map<string, Flight>()
   let directory: DirectorySnapshot | undefined
   let closed = false
@@ -132,8 +119,8 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
 
   const isCurrent = (answer: Answer, now: number): boolean => now >= answer.bornAt && now < answer.expiresAt
 
-  const drop = (name: string, answer: Answer): void => {
-    answers.delete(name)
+  const drop = (answer: Answer): void => {
+    answers.delete(answer)
     answer.kept = false
     if (answer.leases === 0) answer.key?.wipe()
   }
@@ -147,23 +134,22 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
   const sweep = (): void => {
     timer = undefined
     const now = clock.now()
-    for (const [name, answer] of answers) if (!isCurrent(answer, now)) drop(name, answer)
+    for (const answer of answers.values()) if (!isCurrent(answer, now)) drop(answer)
     if (answers.size > 0) sweepLater()
   }
 
-  const find = (name: string): Answer | undefined => {
-    const answer = answers.get(name)
-    if (answer === undefined) return undefined
-    if (isCurrent(answer, clock.now())) return answer
-    drop(name, answer)
+  const find = (request: KeyRequest): Answer | undefined => {
+    const answer = answers.find(request)
+    if (answer === undefined || isCurrent(answer, clock.now())) return answer
+    drop(answer)
     return undefined
   }
 
-  const keep = (name: string, answer: Answer): Answer => {
-    answers.set(name, answer)
-    for (const [oldest, other] of answers) {
+  const keep = (answer: Answer): Answer => {
+    answers.set(answer)
+    for (const oldest of answers.values()) {
       if (answers.size <= maxEntries) break
-      drop(oldest, other)
+      drop(oldest)
     }
     if (timer === undefined) sweepLater()
     return answer
@@ -193,12 +179,13 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
       key?.wipe()
       throw closed ? new TypeError('the data keys have been closed') : withdrawnOutage()
     }
-    return keep(name, { request, key, bornAt, expiresAt: bornAt + livesMs, leases: takers.count, kept: true })
+    const expiresAt = bornAt + livesMs
+    return keep({ request, name, key, bornAt, expiresAt, leases: takers.count, kept: true })
   }
 
   /** The answer, with a lease on it. */
   const take = (slot: Slot, deadline: number): Promise<Answer> => {
-    const known = find(slot.name)
+    const known = find(slot.request)
     if (known !== undefined) {
       known.leases += 1
       return Promise.resolve(known)
@@ -234,7 +221,7 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
   }
 
   return {
-    holds: (request) => find(nameOf(request)) !== undefined,
+    holds: (request) => find(request) !== undefined,
 
     async prepare(requests, deadline) {
       const slots = new Slots()
@@ -242,14 +229,13 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
       for (const request of requests) {
         if (slots.find(request) !== undefined) continue
         const slot = slots.add(request)
-        const known = find(slot.name)
+        const known = find(slot.request)
         if (known === undefined) {
           missing.push(slot)
           continue
         }
         hits += 1
-        answers.delete(slot.name)
-        answers.set(slot.name, known)
+        answers.set(known)
         known.leases += 1
         slot.outcome = known
       }
@@ -263,11 +249,11 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
 
     retain(snapshot) {
       directory = snapshot
-      for (const [name, answer] of answers) {
+      for (const answer of answers.values()) {
         if (!withdrawn(answer.request)) continue
         // No wait for the slices that hold it: `lend` tells them.
         answer.key?.wipe()
-        drop(name, answer)
+        drop(answer)
       }
     },
 
@@ -281,36 +267,26 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
     close() {
       closed = true
       clearTimeout(timer)
-      for (const [name, answer] of answers) {
+      for (const answer of answers.values()) {
         answer.key?.wipe()
-        drop(name, answer)
+        drop(answer)
       }
     },
   }
 }
 
-/** The requests of one slice, found by their wrapped bytes first: that costs a third of the whole name. */
+/** The requests of one slice. */
 class Slots implements PreparedKeys {
-  readonly #byWrapped = new Map<string, Slot>()
-  readonly #byName = new Map<string, Slot>()
-  #last: Slot | undefined
+  readonly #slots = new KeyIndex<Slot>()
 
   find(request: KeyRequest): Slot | undefined {
-    if (this.#last !== undefined && isSame(this.#last.request, request)) return this.#last
-    const first = this.#byWrapped.get(bytesKey(request.wrapped))
-    if (first === undefined) return undefined
-    this.#last = isSame(first.request, request) ? first : this.#byName.get(nameOf(request))
-    return this.#last
+    return this.#slots.find(request)
   }
 
   add(request: KeyRequest): Slot {
-    // Copies: what was given are views into records, which would be kept with it.
-    const copy = { ...request, kekId: request.kekId.slice(), wrapped: request.wrapped.slice() }
+    const copy = copyOf(request)
     const slot: Slot = { request: copy, name: nameOf(copy), outcome: undefined }
-    const wrapped = bytesKey(copy.wrapped)
-    if (!this.#byWrapped.has(wrapped)) this.#byWrapped.set(wrapped, slot)
-    this.#byName.set(slot.name, slot)
-    this.#last = slot
+    this.#slots.set(slot)
     return slot
   }
 
@@ -326,12 +302,10 @@ class Slots implements PreparedKeys {
   }
 
   release(): void {
-    for (const { outcome } of this.#byName.values()) {
+    for (const { outcome } of this.#slots.values()) {
       if (outcome !== undefined && !(outcome instanceof Outage)) letGo(outcome)
     }
-    this.#byName.clear()
-    this.#byWrapped.clear()
-    this.#last = undefined
+    this.#slots.clear()
   }
 }
 
@@ -340,21 +314,12 @@ function letGo(answer: Answer): void {
   if (answer.leases === 0 && !answer.kept) answer.key?.wipe()
 }
 
-function isSame(a: KeyRequest, b: KeyRequest): boolean {
-  return (
-    a.iss === b.iss &&
-    a.type === b.type &&
-    a.aud === b.aud &&
-    Buffer.compare(a.wrapped, b.wrapped) === 0 &&
-    Buffer.compare(a.kekId, b.kekId) === 0
-  )
-}
-
-/** Lengths first, so that no two requests have one name, whatever stands in them. */
-function nameOf({ iss, aud, type, kekId, wrapped }: KeyRequest): string {
-  const lengths = `${iss.length}:${aud.length}:${type.length}:${kekId.length}:`
-  return `${lengths}${iss}${aud}${type}${bytesKey(kekId)}${bytesKey(wrapped)}`
-}
+/** What is given are views into records, which would be kept with it. (A Buffer's `slice` is no copy.) */
+const copyOf = (request: KeyRequest): KeyRequest => ({
+  ...request,
+  kekId: Uint8Array.from(request.kekId),
+  wrapped: Uint8Array.from(request.wrapped),
+})
 
 const lateOutage = (): Outage => new Outage('deadline', 'no time left to unwrap a data key')
 

@@ -134,7 +134,7 @@ export function createSealingKeys(options: SealingKeyOptions): SealingKeys {
     const { scope } = shelf
     const made = keyService.generate(scope.kek, encryptionContext(scope), bornAt + fetchMs)
     const { dataKey, wrapped } = await made
-    const live = { key: new DataKey(dataKey), wrapped: wrapped.slice(), bornAt, uses: 0 }
+    const live = { key: new DataKey(dataKey), wrapped: Uint8Array.from(wrapped), bornAt, uses: 0 }
     if (closed || shelves.get(nameOf(scope)) !== shelf) live.key.wipe()
     else if (shelf.current === undefined) shelf.current = live
     else shelf.next = live

@@ -112,24 +112,69 @@ describe('opening keys', () => {
   })
 
   test('no two scopes have one name, wherever their parts are cut', async () => {
-    const text = fc.string({ maxLength: 4, unit: fc.constantFrom('a', '\0', ':', '1') })
-    const bytes = fc.uint8Array({ maxLength: 3, max: 2 })
-    const scope = fc.record({ iss: text, aud: text, type: text, kekId: bytes, wrapped: bytes })
+    const text = fc.string({ maxLength: 6, unit: fc.constantFrom('a', '\0', ':', '1') })
+    const cuts = fc.tuple(fc.nat(6), fc.nat(6))
     await fc.assert(
-      fc.asyncProperty(scope, scope, async (a, b) => {
-        const { keys, deadline } = world()
-        await keys.prepare([{ ...a, kek: KEK }], deadline)
-        const equal =
-          a.iss === b.iss &&
-          a.aud === b.aud &&
-          a.type === b.type &&
-          Buffer.compare(a.kekId, b.kekId) === 0 &&
-          Buffer.compare(a.wrapped, b.wrapped) === 0
-        expect(keys.holds({ ...b, kek: KEK })).toBe(equal)
+      fc.asyncProperty(text, cuts, cuts, async (whole, ...pairs) => {
+        const { keys, service, deadline } = world()
+        const scopes = pairs.map(([one, two]) => {
+          const [from, to] = [Math.min(one, two), Math.max(one, two)]
+          return { iss: whole.slice(0, from), aud: whole.slice(from, to), type: whole.slice(to) }
+        })
+        const [a, b] = [nth(scopes, 0), nth(scopes, 1)]
+        const wrapped = service.wrap(encryptionContext(a))
+        const requests = [a, b].map((scope) => ({
+          ...scope,
+          wrapped,
+          kek: KEK,
+          kekId: Buffer.from(KEK.kekId),
+        }))
+        const prepared = await keys.prepare(requests, deadline)
+        expect(prepared.lend(nth(requests, 0), () => 1)).toBe(1)
+        const other = (): number => prepared.lend(nth(requests, 1), () => 1)
+        if (a.iss === b.iss && a.aud === b.aud) expect(other()).toBe(1)
+        else expect(other).toThrow(Rejection)
         keys.close()
       }),
       { numRuns: 300 },
     )
+  })
+
+  test('KEK id and wrapped bytes cut elsewhere are another key', async () => {
+    const { keys, deadline } = world()
+    const base = { ...SCOPE, kek: KEK }
+    await keys.prepare([{ ...base, kekId: Buffer.from('ab'), wrapped: Buffer.from('c') }], deadline)
+    expect(keys.holds({ ...base, kekId: Buffer.from('ab'), wrapped: Buffer.from('c') })).toBe(true)
+    expect(keys.holds({ ...base, kekId: Buffer.from('a'), wrapped: Buffer.from('bc') })).toBe(false)
+  })
+
+  test('keys that end in the same bytes are found all the same, and dropped one by one', async () => {
+    const { keys, request, deadline } = world({ maxEntries: 3 })
+    const tail = Buffer.alloc(8, 9)
+    const many = [0, 1, 2, 3, 4].map((index) =>
+      request({ wrapped: Buffer.concat([Buffer.from([index]), tail]) }),
+    )
+    const prepared = await keys.prepare(many, deadline)
+    for (const one of many) expect(() => prepared.lend(one, commitmentOf)).toThrow(Rejection)
+    expect(many.map((one) => keys.holds(one))).toEqual([false, false, true, true, true])
+    ;(await keys.prepare([nth(many, 2), request()], deadline)).release()
+    expect(many.map((one) => keys.holds(one))).toEqual([false, false, true, false, true])
+  })
+
+  test('a key that two slices waited for is wiped when both are done with it', async () => {
+    const { keys, service, request, deadline } = world({ maxEntries: 1 })
+    const wait = gate()
+    service.before = () => wait.promise
+    const one = request()
+    const preparing = [keys.prepare([one], deadline), keys.prepare([one], deadline)] as const
+    wait.resolve()
+    const [first, second] = await Promise.all(preparing)
+    first.release()
+    ;(await keys.prepare([request()], deadline)).release()
+    expect(keys.holds(one)).toBe(false)
+    expect(second.lend(one, () => 1)).toBe(1)
+    second.release()
+    expect(isWiped(nth(service.given, 0))).toBe(true)
   })
 
   test('a definite no is a rejection, kept for 30 seconds', async () => {

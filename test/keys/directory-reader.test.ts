@@ -85,6 +85,15 @@ describe('the directory’s copy', () => {
     clock.ms += 60_000
     await begin()
     expect(source.reads).toBe(2)
+    source.before = () => {
+      clock.ms += 3000
+      return Promise.resolve()
+    }
+    clock.ms += 1
+    await begin()
+    clock.ms += 57_001
+    await begin()
+    expect(source.reads).toBe(4)
   })
 
   test('slices that begin together share one read', async () => {

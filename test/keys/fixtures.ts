@@ -80,8 +80,7 @@ export interface FakeKeyService extends KeyService {
 export function fakeKeyService(): FakeKeyService {
   const wrappedKeys = new Map<string, { bytes: Buffer; context: string }>()
   const wrap = (context: EncryptionContext): Uint8Array => {
-    const wrapped = Buffer.alloc(184)
-    random(16).copy(wrapped)
+    const wrapped = random(184)
     wrappedKeys.set(wrapped.toString('hex'), { bytes: random(32), context: JSON.stringify(context) })
     return wrapped
   }

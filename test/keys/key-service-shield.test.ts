@@ -70,6 +70,17 @@ describe('shielded key service', () => {
     expect(service.calls).toHaveLength(7)
   })
 
+  test('one answer closes what failures had begun to open', async () => {
+    const { service, generate } = world({ maxAttempts: 1 })
+    for (let round = 0; round < 2; round++) {
+      service.before = () => Promise.reject(unavailable())
+      for (let call = 0; call < 4; call++) await expect(generate()).rejects.toThrow(Outage)
+      service.before = () => Promise.resolve()
+      await generate()
+    }
+    expect(service.calls).toHaveLength(10)
+  })
+
   test('a probe that fails opens the breaker again', async () => {
     const { service, clock, generate } = world({ maxAttempts: 1 })
     service.before = () => Promise.reject(unavailable())
