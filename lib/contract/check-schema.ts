@@ -27,6 +27,19 @@ export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
   }
   const findings = [...partsOf(root)].flatMap(({ path, schema }) => checkPart(root, path, schema))
   if (findings.length > 0) return findings
+  const open = [...partsOf(root)].find(({ schema }) => member(schema, 'unevaluatedProperties') !== undefined)
+  if (
+    open !== undefined &&
+    [...partsOf(root)].some(({ schema }) => member(schema, 'patternProperties') !== undefined)
+  )
+    // Ajv 8.20 makes validators of the two together that throw on some payloads.
+    return [
+      {
+        path: [...open.path, 'unevaluatedProperties'],
+        what: 'unevaluatedProperties and patternProperties are not supported together.',
+        fix: 'Use additionalProperties.',
+      },
+    ]
   const circle = circleOf(root)
   if (circle !== undefined)
     return [

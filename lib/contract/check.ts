@@ -200,12 +200,11 @@ function checkFit(field: Field, name: string, path: readonly string[]): Finding[
         fix: FITS[treatment.kind] ?? 'Use another treatment.',
       },
     ]
-  // Every number may be written like an integer, and every integer is a number: neither surprises.
   if (misfits.length === 0) return []
   return [
     {
       path,
-      what: `${treatment.kind} drops ${name} where it is ${misfits.join(' or ')}; where it is required, the event is then refused.`,
+      what: `${treatment.kind} drops ${name} where it is ${misfits.join(' or ')}.`,
       fix: 'Narrow its type in the schema.',
       warning: true,
     },

@@ -173,7 +173,7 @@ function findingOf(error: ErrorObject): Finding[] {
   switch (error.keyword) {
     case 'additionalProperties': {
       const name = String(params['additionalProperty'])
-      if (LATER_FIELDS.includes(name) && path.length !== 2)
+      if (LATER_FIELDS.includes(name))
         return [
           { path: [...path, name], what: `"${name}" is not supported yet.`, fix: 'Take it out for now.' },
         ]
@@ -191,7 +191,7 @@ function findingOf(error: ErrorObject): Finding[] {
         {
           path: [...path, name],
           what: `"${name}" is no name that can stand here.`,
-          fix: FIXES[path[0] ?? ''] ?? POINTERS,
+          fix: FIXES[path.at(-1) ?? ''] ?? POINTERS,
         },
       ]
     }
@@ -214,7 +214,7 @@ function findingOf(error: ErrorObject): Finding[] {
         },
       ]
     default:
-      if (error.schemaPath.includes('/oneOf/') || error.schemaPath.includes('/propertyNames/')) return []
+      if (error.schemaPath.includes('/oneOf/') || error.propertyName !== undefined) return []
       return [
         {
           path,

@@ -89,15 +89,22 @@ class Derivation {
       if (first === undefined ? closed : true)
         properties.push([name, first === undefined ? true : others.length > 0 ? { allOf: parts } : first])
     }
-    const required = member(own, 'required')
-    const kept = (isArray(required ?? null) ? asNames(required) : []).filter((name) =>
-      shows(plan?.members.get(name), here),
+    const kept = asNames(member(own, 'required')).filter((name) =>
+      this.#staysAlways(memberSchemas(own, name, matches), plan?.members.get(name), here),
     )
     return {
       properties: Object.fromEntries(properties),
       ...(kept.length > 0 ? { required: kept } : {}),
       ...(closed ? this.#otherMembers(own, here) : {}),
     }
+  }
+
+  /** Is something left of the value whatever its type? A date that is none is not foreseen: it refuses the event. */
+  #staysAlways(schemas: readonly Schema[], plan: Plan | undefined, above: Treatment): boolean {
+    if (!shows(plan, above)) return false
+    const possible = schemas.map((schema) => typesOf(this.#root, schema))
+    const types = JSON_TYPES.filter((type) => possible.every((some) => some.has(type)))
+    return types.every((type) => typeAfter(treatmentAt(plan, above), type) !== undefined)
   }
 
   #otherMembers(own: JsonObject, here: Treatment): JsonObject {

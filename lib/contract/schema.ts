@@ -20,6 +20,8 @@ import {
 import { isArray, isObject, member, readJson, type JsonText, type JsonValue } from './json.ts'
 import type { Schema } from './shape.ts'
 
+type BrokenRule = Pick<ErrorObject, 'schemaPath'>
+
 const CONTENT_TYPE = 'application/json'
 
 /** One schema, ready to judge payloads. */
@@ -27,7 +29,7 @@ export class CompiledSchema implements PayloadSchema {
   readonly #schema: Schema
   readonly #assertFormats: boolean
   #validate: ValidateFunction | undefined
-  #validateExactly: ((json: JsonText) => ErrorObject | undefined) | undefined
+  #validateExactly: ((json: JsonText) => BrokenRule | undefined) | undefined
 
   constructor(schema: Schema, assertFormats: boolean) {
     this.#schema = withoutNames(schema)
@@ -42,20 +44,32 @@ export class CompiledSchema implements PayloadSchema {
 
   /** The same for what has been read. */
   checkJson(json: JsonText): void {
-    const error = json.longNumbers.length === 0 ? this.#firstError(json) : this.#firstErrorExactly(json)
+    const broken = json.longNumbers.length === 0 ? this.#firstError(json) : this.#firstErrorExactly(json)
     // The place in the schema, not in the payload, whose names may be personal data.
-    if (error !== undefined)
-      throw new Rejection('schema-invalid', `The payload does not fit the schema at ${error.schemaPath}.`)
+    if (broken !== undefined)
+      throw new Rejection('schema-invalid', `The payload does not fit the schema at ${broken.schemaPath}.`)
   }
 
-  #firstError(json: JsonText): ErrorObject | undefined {
+  #firstError(json: JsonText): BrokenRule | undefined {
     this.#validate ??= plainAjv(this.#assertFormats).compile(this.#schema)
-    return this.#validate(json.value) ? undefined : this.#validate.errors?.[0]
+    return firstError(this.#validate, json.value)
   }
 
-  #firstErrorExactly(json: JsonText): ErrorObject | undefined {
+  #firstErrorExactly(json: JsonText): BrokenRule | undefined {
     this.#validateExactly ??= exactValidator(this.#schema, this.#assertFormats)
     return this.#validateExactly(json)
+  }
+}
+
+/**
+ * Undefined where the value fits. A validator that throws, on this payload it always will: to take that for an outage
+ * would hold up everything behind it.
+ */
+function firstError(validate: ValidateFunction, value: JsonValue): BrokenRule | undefined {
+  try {
+    return validate(value) ? undefined : (validate.errors?.[0] ?? { schemaPath: '#' })
+  } catch (error) {
+    throw new Rejection('schema-invalid', 'The schema cannot be applied to this payload.', { cause: error })
   }
 }
 
@@ -111,7 +125,6 @@ const OPTIONS: Options = {
   allowUnionTypes: true,
   allowMatchingProperties: true,
   ownProperties: true,
-  addUsedSchema: false,
   validateSchema: false,
   messages: false,
   logger: false,
@@ -207,7 +220,7 @@ const BOUNDS: Readonly<Record<string, (order: number) => boolean>> = {
 const WHOLE = 2 ** 1023
 const WHOLE_STEP = 2 ** 971
 
-function exactValidator(schema: Schema, assertFormats: boolean): (json: JsonText) => ErrorObject | undefined {
+function exactValidator(schema: Schema, assertFormats: boolean): (json: JsonText) => BrokenRule | undefined {
   let standIns: ReadonlyMap<number, Decimal> = new Map()
   const exact = (value: number): Decimal | undefined => standIns.get(value) ?? decimalOf(value)
   const ajv = ajvFor(assertFormats)
@@ -222,7 +235,7 @@ function exactValidator(schema: Schema, assertFormats: boolean): (json: JsonText
   return (json) => {
     const stand = standInsOf(json)
     standIns = stand.numbers
-    return validate(stand.value) ? undefined : validate.errors?.[0]
+    return firstError(validate, stand.value)
   }
 }
 
