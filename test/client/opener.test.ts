@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { EventInput } from '../../lib/client/event.ts'
 import {
@@ -11,7 +12,9 @@ import { createSealer } from '../../lib/client/sealer.ts'
 import type { SealerOptions } from '../../lib/client/sealer-options.ts'
 import { Outage, Rejection } from '../../lib/errors.ts'
 import type { Contract, Contracts } from '../../lib/contract/contract.ts'
+import type { DirectorySnapshot } from '../../lib/keys/directory.ts'
 import {
+  areWiped,
   directoryOf,
   eventOf,
   HandClock,
@@ -105,6 +108,36 @@ describe('opening', () => {
       session: Buffer.from(sealer.session).toString('hex'),
     })
     expect(opened.opened && Buffer.from(opened.payload).toString()).toBe('{"orderId":"A-1","note":"grüße"}')
+  })
+
+  it('gives back every event as it was, whatever its texts and data', async () => {
+    const { sealing, opening } = shop()
+    const sealer = createSealer({ ...sealing, partitions: 1 })
+    const opener = createOpener(opening)
+    const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 50 })
+    const input = fc.record(
+      {
+        ...{ source: text, type: text, id: text, subject: text, data: fc.jsonValue() },
+        key: fc.option(fc.uint8Array({ maxLength: 20 })),
+        extensions: fc.dictionary(fc.stringMatching(/^x[a-z0-9]{0,19}$/), text, { maxKeys: 5 }),
+      },
+      { requiredKeys: ['source', 'type', 'data'] },
+    )
+    await fc.assert(
+      fc.asyncProperty(fc.array(input, { minLength: 1, maxLength: 5 }), async (events) => {
+        const { topic, messages } = await sealer.seal('orders', events)
+        const batch = { topic, partition: 0, messages: messages.map((message) => received(message)) }
+        const opened = (await opener.openBatch(batch)).map(eventOf)
+        for (const [index, { data, extensions = {}, ...rest }] of events.entries()) {
+          const result = there(opened[index])
+          const { source, type, id = result.id, subject } = rest
+          expect(result).toMatchObject({ source, type, id, subject })
+          expect(JSON.stringify(result.data)).toBe(JSON.stringify(data))
+          expect({ ...result.extensions }).toEqual({ ...extensions })
+        }
+      }),
+      { numRuns: 60 },
+    )
   })
 
   it('gives other content types as bytes', async () => {
@@ -391,6 +424,14 @@ describe('replays', () => {
     expect(keyService.unwrapped).toBe(1)
   })
 
+  it('cost no call of the key service', async () => {
+    const { sealing, opening, keyService } = shop()
+    const [message] = await sealed(sealing, [event()])
+    const replay = { remember: () => Promise.resolve(false) }
+    expect(codeOf(await openOne({ ...opening, replay }, there(message)))).toBe('replayed')
+    expect(keyService.unwrapped).toBe(0)
+  })
+
   it('are opened again without a store', async () => {
     const { sealing, opening } = shop()
     const first = there((await sealed(sealing, [event()]))[0])
@@ -416,12 +457,41 @@ describe('keys of the opener', () => {
     expect(keyService.askedKeks).toEqual([KEK.kekId])
   })
 
-  it('are wiped by close', async () => {
-    const { sealing, opening } = shop()
-    const message = there((await sealed(sealing, [event()]))[0])
-    const opener = createOpener(opening)
+  it('are wiped by close, and when they have grown too old', async () => {
+    const { sealing, opening, clock } = shop()
+    const keyService = new MemoryKeyService()
+    const { messages } = await createSealer({ ...sealing, keyService }).seal('orders', event())
+    const made = keyService.handed.splice(0)
+    const message = received(there(messages[0]))
+    const opener = createOpener({ ...opening, keyService })
     await opener.open({ topic: 'orders', partition: 0, message })
+    expect(areWiped(keyService.handed)).toBe(false)
+    clock.ms += 300_000
+    const old = keyService.handed.splice(0)
+    await opener.open({ topic: 'orders', partition: 0, message })
+    expect(areWiped(old)).toBe(true)
+    expect(areWiped(keyService.handed)).toBe(false)
     opener.close()
+    expect(areWiped(keyService.handed)).toBe(true)
+    expect(areWiped(made)).toBe(false)
     await expect(opener.open({ topic: 'orders', partition: 0, message })).rejects.toThrow('has been closed')
+  })
+
+  it('go at once when the directory withdraws their KEK', async () => {
+    const { sealing, opening, keyService, shipping } = shop()
+    const [message] = await sealed(sealing, [event()])
+    keyService.handed.splice(0)
+    const listeners: ((snapshot: DirectorySnapshot) => void)[] = []
+    const directory = {
+      snapshot: opening.directory.snapshot,
+      onKeksChanged: (listener: (snapshot: DirectorySnapshot) => void) => {
+        listeners.push(listener)
+      },
+    }
+    const opener = createOpener({ ...opening, directory })
+    await opener.open({ topic: 'orders', partition: 0, message: there(message) })
+    const { snapshot } = await directoryOf([shipping], []).snapshot(0)
+    for (const tell of listeners) tell(snapshot)
+    expect(areWiped(keyService.handed)).toBe(true)
   })
 })

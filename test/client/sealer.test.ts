@@ -10,7 +10,7 @@ import { localSigner } from '../../lib/keys/signer.ts'
 import { generateKeyPair } from '../../lib/envelope/crypto.ts'
 import { ESP256 } from '../../lib/envelope/suite.ts'
 import type { Contract, Contracts } from '../../lib/contract/contract.ts'
-import { eventOf, received, shop, START, there } from './shop.ts'
+import { areWiped, eventOf, received, shop, START, there } from './shop.ts'
 
 const event = (fields: Partial<EventInput> = {}): EventInput => ({
   source: '/shipping',
@@ -379,7 +379,8 @@ describe('data keys of the sealer', () => {
 
   it('are wiped by close, which waits for what is under way', async () => {
     const broker = new HandBroker()
-    const sealer = createSealer({ ...shop().sealing, deliver: broker.deliver })
+    const { sealing, keyService } = shop()
+    const sealer = createSealer({ ...sealing, deliver: broker.deliver })
     const sent = sealer.send('orders', event())
     let isClosed = false
     const closing = sealer.close().then(() => {
@@ -387,8 +388,10 @@ describe('data keys of the sealer', () => {
     })
     await until(() => broker.batches.length === 1)
     expect(isClosed).toBe(false)
+    expect(areWiped(keyService.handed)).toBe(false)
     broker.take()
     await Promise.all([sent, closing])
+    expect(areWiped(keyService.handed)).toBe(true)
     await expect(sealer.seal('orders', event())).rejects.toThrow('has been closed')
   })
 

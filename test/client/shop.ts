@@ -31,6 +31,8 @@ export class MemoryKeyService implements KeyService {
   generated = 0
   unwrapped = 0
   readonly askedKeks: string[] = []
+  /** The plaintext keys that it gave away: whoever took them wipes them. */
+  readonly handed: Uint8Array[] = []
   /** Thrown by every call while it is there. */
   failure: Error | undefined
   /** Fails for these event types alone. */
@@ -50,7 +52,7 @@ export class MemoryKeyService implements KeyService {
     const dataKey = random(32)
     const nonce = random(12)
     const sealed = this.#root.seal(nonce, boundTo(kek, context), dataKey)
-    return { dataKey: Uint8Array.from(dataKey), wrapped: Buffer.concat([nonce, sealed]) }
+    return { dataKey: this.#hand(dataKey), wrapped: Buffer.concat([nonce, sealed]) }
   }
 
   async unwrap(kek: Kek, wrapped: Uint8Array, context: EncryptionContext): Promise<Uint8Array> {
@@ -60,7 +62,13 @@ export class MemoryKeyService implements KeyService {
     if (this.failure !== undefined) throw this.failure
     const key = this.#root.open(wrapped.subarray(0, 12), boundTo(kek, context), wrapped.subarray(12))
     if (key === undefined) throw new Rejection('undecryptable', 'no key of mine')
-    return Uint8Array.from(key)
+    return this.#hand(key)
+  }
+
+  #hand(key: Uint8Array): Uint8Array {
+    const handed = Uint8Array.from(key)
+    this.handed.push(handed)
+    return handed
   }
 }
 
@@ -129,6 +137,10 @@ export function shop() {
   }
   return { clock, keyService, shipping, directory, sealing, opening }
 }
+
+/** Whether all of these keys have been overwritten. */
+export const areWiped = (keys: readonly Uint8Array[]): boolean =>
+  keys.length > 0 && keys.every((key) => key.every((byte) => byte === 0))
 
 /** A message as kafkajs gives it to a consumer. */
 export function received(message: SealedMessage, offset = '0', timestamp: number = START): KafkaMessage {
