@@ -16,12 +16,17 @@ const NAMES_OF_PARTS = [
 
 /** Paths are from the schema's own root. */
 export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
-  const errors = keywordErrors(root).filter((error) => error.keyword !== 'anyOf' && error.keyword !== 'if')
-  const places = new Map(errors.map((error) => [error.instancePath, error.message ?? 'is wrong']))
+  const misused = keywordErrors(root).filter((error) => error.keyword !== 'anyOf' && error.keyword !== 'if')
+  const places = new Map<string, string>()
+  for (const { instancePath, message = 'is wrong', params } of misused) {
+    const allowed: unknown = params['allowedValues']
+    const rule = Array.isArray(allowed) ? `${message}: ${allowed.join(', ')}` : message
+    if (!places.has(instancePath)) places.set(instancePath, rule)
+  }
   if (places.size > 0) {
-    return [...places].map(([place, message]) => ({
+    return [...places].map(([place, rule]) => ({
       path: tokensOf(place) ?? [],
-      what: `JSON Schema 2020-12 does not allow this: it ${message}.`,
+      what: `JSON Schema 2020-12 does not allow this: it ${rule}.`,
       fix: 'Correct the keyword.',
     }))
   }

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { checkContracts, loadContracts, type Checked } from '../../lib/contract/load.ts'
 import { ConfigError, describeFault } from '../../lib/errors.ts'
@@ -116,17 +115,9 @@ describe('a sound contract', () => {
 
 describe('every fault is named at once, with file, line and what to do', () => {
   test('in one file and over several', () => {
-    const bad = [
-      changed('owner: team-shipping', 'ownr: team-shipping'),
-      changed('maxBytes: 65536', 'maxBytes: 0'),
-      changed('/total: pass', '/totl: pass'),
-    ].reduce((text, next) => {
-      // Each change of the three in one text.
-      const lines = [text.split('\n'), next.split('\n')]
-      return (lines[0] ?? [])
-        .map((line, index) => (EXAMPLE.split('\n')[index] === line ? (lines[1]?.[index] ?? line) : line))
-        .join('\n')
-    }, EXAMPLE)
+    const bad = changed('owner: team-shipping', 'ownr: team-shipping')
+      .replace('maxBytes: 65536', 'maxBytes: 0')
+      .replace('/total: pass', '/totl: pass')
     expect(
       faultsIn(
         bad,
@@ -152,24 +143,24 @@ describe('every fault is named at once, with file, line and what to do', () => {
     ['subject: /customer/id', 'subject: /customer/name', /:10: The schema has no field \/customer\/name/],
     ['subject: /customer/id', 'subject: customer.id', /:10: .*JSON Pointer/],
     ['retention: { channel: 7d', 'retention: { channel: week', /:12: /],
-    ['type: number', 'type: nummer', /:18: .*JSON Schema/],
+    ['type: number', 'type: nummer', /:19: .*one of the allowed values: array, boolean/],
     ['format: email', 'formatt: email', /:13: .*formatt/],
-    ['format: email', "pattern: '(?<=a)b'", /:20: RE2 cannot do this pattern/],
-    ['format: email', "pattern: '(a)\\1'", /:20: RE2 cannot do this pattern/],
+    ['format: email', "pattern: '(?<=a)b'", /:21: RE2 cannot do this pattern/],
+    ['format: email', "pattern: '(a)\\1'", /:21: RE2 cannot do this pattern/],
     [
       'type: number',
       '$ref: https://example.com/total.json',
-      /:18: A \$ref may only point into the same schema/,
+      /:19: A \$ref may only point into the same schema/,
     ],
-    ['type: number', "$ref: '#/$defs/total'", /:18: There is no schema at #\/\$defs\/total/],
-    ['type: number', '$dynamicRef: "#x"', /:18: \$dynamicRef is not supported/],
+    ['type: number', "$ref: '#/$defs/total'", /:19: There is no schema at #\/\$defs\/total/],
+    ['type: number', '$dynamicRef: "#x"', /:19: \$dynamicRef is not supported/],
     [
       'type: object\n',
       'type: object\n  $schema: http://json-schema.org/draft-07/schema#\n',
       /:15: .*2020-12/,
     ],
     ['type: object\n', "type: object\n  allOf: [{ $ref: '#' }]\n", /refers to itself/],
-    ['x-classification: personal', 'x-classification: none', /:19: .*personal or sensitive/],
+    ['x-classification: personal', 'x-classification: none', /:20: .*personal or sensitive/],
     ['to: orders.analytics', 'to: orders/analytics', /:25: .*channel/],
     ['/total: pass', '/total: { mask: { show: 2 } }', /:26: mask does not fit \/total/],
     ['/total: pass', '/total: { round: 0 }', /:26: round needs/],
@@ -253,7 +244,7 @@ describe('YAML that is not what it seems', () => {
     [
       'a number that a double does not hold',
       changed('type: number', 'maximum: 9223372036854775807'),
-      /:18: 9223372036854775807 has more digits than can be held/,
+      /:19: 9223372036854775807 has more digits than can be held/,
     ],
     ['a circle of aliases', 'a: &a { b: *a }\n', /aliases|YAML|Unknown/],
     ['too much of it', `# ${'x'.repeat(2_000_000)}`, /longer than a mebibyte/],
@@ -378,15 +369,5 @@ describe('what may pass where', () => {
   test('unevaluatedProperties beside patternProperties, of which Ajv makes a wrong validator, is a fault', () => {
     const schema = "{ type: object, unevaluatedProperties: false, patternProperties: { '^x': true } }"
     expect(faultsIn(contract(schema)).join('\n')).toContain('not supported together')
-  })
-})
-
-test('the published schema of contract files is the one that they are checked by, and says so to editors', () => {
-  const published: unknown = JSON.parse(
-    readFileSync(new URL('../../contracts/contract.schema.json', import.meta.url), 'utf8'),
-  )
-  expect(published).toMatchObject({
-    $schema: 'https://json-schema.org/draft/2020-12/schema',
-    additionalProperties: false,
   })
 })
