@@ -26,11 +26,11 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Reads one encoding from its start to its end; throws `CborError` at the first byte that is out of order. */
 export class CborReader {
-  readonly bytes: Uint8Array
+  readonly bytes: Buffer
   offset = 0
 
   constructor(bytes: Uint8Array) {
-    this.bytes = bytes
+    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
   /** The major type of what comes next; −1 at the end. */
@@ -58,20 +58,36 @@ export class CborReader {
 
   /** A view, not a copy. */
   byteString(): Uint8Array {
+    const length = this.skipByteString()
+    return this.bytes.subarray(this.offset - length, this.offset)
+  }
+
+  /** Moves past a byte string and gives its length. */
+  skipByteString(): number {
     const length = this.#length(MAJOR.bytes)
-    const start = this.offset
-    this.offset = start + length
+    this.offset += length
     if (this.offset > this.bytes.length) throw new CborError('a byte string ends too early')
-    return this.bytes.subarray(start, this.offset)
+    return length
   }
 
   text(): string {
+    const start = this.#textStart()
+    return textOf(this.bytes, start, this.offset)
+  }
+
+  /** The same for text that mostly was there in the last message too: then it is compared, not made anew. */
+  recurringText(): string {
+    const start = this.#textStart()
+    return recurringTextOf(this.bytes, start, this.offset)
+  }
+
+  /** Moves past a text, and gives its first byte's place. */
+  #textStart(): number {
     const length = this.#length(MAJOR.text)
     const start = this.offset
-    const end = start + length
-    if (end > this.bytes.length) throw new CborError('a text string ends too early')
-    this.offset = end
-    return textOf(this.bytes, start, end)
+    this.offset = start + length
+    if (this.offset > this.bytes.length) throw new CborError('a text string ends too early')
+    return start
   }
 
   array(): number {
@@ -311,16 +327,40 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
   return a.length - b.length
 }
 
-/** Text of valid UTF-8; mostly short and ASCII, for which a loop is the fastest. */
-function textOf(bytes: Uint8Array, start: number, end: number): string {
-  if (end - start > 64) return decodeUtf8(bytes.subarray(start, end))
-  let text = ''
-  for (let index = start; index < end; index++) {
-    const byte = bytes[index] ?? 0
-    if (byte >= 0x80) return decodeUtf8(bytes.subarray(start, end))
-    text += String.fromCharCode(byte)
-  }
+/** Text of valid UTF-8; mostly short and ASCII, for which a loop is the fastest check. */
+function textOf(bytes: Buffer, start: number, end: number): string {
+  return isShortAscii(bytes, start, end)
+    ? bytes.toString('latin1', start, end)
+    : decodeUtf8(bytes.subarray(start, end))
+}
+
+function isShortAscii(bytes: Buffer, start: number, end: number): boolean {
+  if (end - start > MAX_SHORT_TEXT) return false
+  for (let index = start; index < end; index++) if ((bytes[index] ?? 0) >= 0x80) return false
+  return true
+}
+
+const MAX_SHORT_TEXT = 64
+
+/** Short ASCII texts, each at a place that its bytes give, where the next one of that place replaces it. */
+const recurring = new Array<string>(256).fill('')
+
+function recurringTextOf(bytes: Buffer, start: number, end: number): string {
+  const middle = (bytes[(start + end) >> 1] ?? 0) * 7
+  const place = ((bytes[start] ?? 0) + middle + (bytes[end - 1] ?? 0) * 31 + (end - start) * 67) & 0xff
+  const known = recurring[place] ?? ''
+  if (isText(known, bytes, start, end)) return known
+  const text = textOf(bytes, start, end)
+  if (isShortAscii(bytes, start, end)) recurring[place] = text
   return text
+}
+
+/** Whether an ASCII text is these bytes. */
+function isText(text: string, bytes: Buffer, start: number, end: number): boolean {
+  if (text.length !== end - start) return false
+  for (let index = 0; index < text.length; index++)
+    if (text.charCodeAt(index) !== bytes[start + index]) return false
+  return true
 }
 
 function decodeUtf8(bytes: Uint8Array): string {

@@ -287,25 +287,44 @@ function leftUnseen(seen: bigint, ahead: bigint): bigint {
 }
 
 /** Names are kept as hashes: short, and not to be chosen by a producer so that two of them collide. */
-const hashes = new Map<string, string>()
-const MAX_HASHES = 10_000
+class Hashes {
+  readonly #prefix: string
+  readonly #bytes: number
+  readonly #known = new Map<string, string>()
 
-function shortHash(name: string, length: number): string {
-  const known = hashes.get(name)
-  if (known !== undefined) return known
-  const hash = digest(Buffer.from(name)).toString('latin1', 0, length)
-  if (hashes.size >= MAX_HASHES) hashes.clear()
-  hashes.set(name, hash)
-  return hash
+  constructor(prefix: string, bytes: number) {
+    this.#prefix = prefix
+    this.#bytes = bytes
+  }
+
+  of(name: string): string {
+    const known = this.#known.get(name)
+    if (known !== undefined) return known
+    const hash = digest(Buffer.from(this.#prefix + name)).toString('latin1', 0, this.#bytes)
+    if (this.#known.size >= MAX_HASHES) this.#known.clear()
+    this.#known.set(name, hash)
+    return hash
+  }
 }
 
-const issuerKey = (iss: string): string => shortHash(`iss:${iss}`, ISSUER_HASH_BYTES)
-const typeKey = (type: string): string => shortHash(`type:${type}`, ISSUER_HASH_BYTES)
-const sessionKey = (iss: string, session: Uint8Array): string =>
-  shortHash(
-    `session:${Buffer.from(session.buffer, session.byteOffset, session.length).toString('latin1')}:${iss}`,
-    SESSION_HASH_BYTES,
-  )
+const MAX_HASHES = 4096
+const issuers = new Hashes('iss:', ISSUER_HASH_BYTES)
+const types = new Hashes('type:', ISSUER_HASH_BYTES)
+const sessions = new Hashes('session:', SESSION_HASH_BYTES)
+
+/** The session that was asked for last: it is asked for five times an event, and mostly the next event's too. */
+let last = { iss: '', session: new Uint8Array(), key: '' }
+
+const issuerKey = (iss: string): string => issuers.of(iss)
+const typeKey = (type: string): string => types.of(type)
+
+function sessionKey(iss: string, session: Uint8Array): string {
+  if (iss !== last.iss || Buffer.compare(session, last.session) !== 0) {
+    const name = `${Buffer.from(session.buffer, session.byteOffset, session.length).toString('latin1')}:${iss}`
+    last = { iss, session: new Uint8Array(session), key: sessions.of(name) }
+  }
+  return last.key
+}
 
 function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number): ReplayState {
   expectArray(reader, 3)

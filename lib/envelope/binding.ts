@@ -14,28 +14,43 @@ export interface Place {
 
 const VERSION = 'sealgate/1'
 
-function writePlace(writer: CborWriter, place: Place, elements: number): void {
-  writer.head(MAJOR.array, elements)
-  writer.text(VERSION)
-  writer.text(place.channel)
-  writer.integer(place.partition)
-  if (place.key === null) writer.nil()
-  else writer.byteString(place.key)
+/** `"sealgate/1", channel, partition`: the same for all of a slice, so the last one is kept. */
+function prefixOf({ channel, partition }: Place): Uint8Array {
+  if (channel !== last.channel || partition !== last.partition) {
+    const writer = new CborWriter(32 + channel.length * 3)
+    writer.text(VERSION)
+    writer.text(channel)
+    writer.integer(partition)
+    last = { channel, partition, prefix: writer.finish() }
+  }
+  return last.prefix
 }
 
-const capacityFor = (place: Place): number => 96 + place.channel.length * 3 + (place.key?.length ?? 0)
+let last: Pick<Place, 'channel' | 'partition'> & { prefix: Uint8Array } = {
+  channel: '',
+  partition: -1,
+  prefix: new Uint8Array(),
+}
+
+/** A writer that has the elements of a place in it, as the first of so many. */
+function startPlace(place: Place, elements: number): CborWriter {
+  const prefix = prefixOf(place)
+  const writer = new CborWriter(64 + prefix.length + (place.key?.length ?? 0))
+  writer.head(MAJOR.array, elements)
+  writer.raw(prefix)
+  if (place.key === null) writer.nil()
+  else writer.byteString(place.key)
+  return writer
+}
 
 /** `["sealgate/1", channel, partition, key]` */
 export function encodePlace(place: Place): Uint8Array {
-  const writer = new CborWriter(capacityFor(place))
-  writePlace(writer, place, 4)
-  return writer.finish()
+  return startPlace(place, 4).finish()
 }
 
 /** `["sealgate/1", channel, partition, key, SHA-256(body)]`: what a signature says, directly or through a batch's root. */
 export function encodeStatement(place: Place, body: Uint8Array): Uint8Array {
-  const writer = new CborWriter(capacityFor(place))
-  writePlace(writer, place, 5)
+  const writer = startPlace(place, 5)
   writer.byteString(digest(body))
   return writer.finish()
 }

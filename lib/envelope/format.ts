@@ -137,7 +137,7 @@ function readBody(bytes: Uint8Array, late: Late): Body {
   const ciphertext = bytesOf(reader, A256GCM.tagBytes, MAX_CIPHERTEXT_BYTES, 'ciphertext')
   expectArray(reader, 1)
   expectArray(reader, 3)
-  bytesOf(reader, 0, 0, "recipient's protected header")
+  if (reader.skipByteString() !== 0) throw new CborError("recipient's protected header not empty")
   expectMap(reader, 2)
   expectLabel(reader, 1)
   readAlgorithm(reader, late, (alg) => alg === KEY_SERVICE_WRAP, 'recipient algorithm')
@@ -163,13 +163,13 @@ function readBodyHeader(bytes: Uint8Array, late: Late): { claims: Claims; commit
   expectLabel(reader, 1)
   readAlgorithm(reader, late, (alg) => alg === A256GCM.cose, 'content algorithm')
   expectLabel(reader, 3)
-  const contentType = limitedText(reader, late, 'content type')
+  const contentType = limited(reader.recurringText(), late, 'content type')
   expectLabel(reader, 15)
   expectMap(reader, 4)
   expectLabel(reader, 1)
-  const iss = textOf(reader, MAX_NAME_BYTES, 'iss')
+  const iss = sized(reader.recurringText(), MAX_NAME_BYTES, 'iss')
   expectLabel(reader, 3)
-  const aud = textOf(reader, MAX_NAME_BYTES, 'aud')
+  const aud = sized(reader.recurringText(), MAX_NAME_BYTES, 'aud')
   expectLabel(reader, 4)
   const exp = BigInt(reader.uint())
   expectLabel(reader, 6)
@@ -193,16 +193,18 @@ function readCloudEvent(reader: CborReader, late: Late): ReadonlyMap<string, str
   let before = ''
   const entries = reader.map()
   for (let left = entries; left > 0; left--) {
-    const name = reader.text()
+    const name = reader.recurringText()
     if (!CE_NAME.test(name)) throw new CborError('a ce name that is none')
     // Names are ASCII of less than 24 bytes: the order of their encodings is by length, then by text.
     if (name.length < before.length || (name.length === before.length && name <= before))
       throw new CborError('ce names out of order')
     before = name
-    if (name === 'id' || name === 'source' || name === 'type') {
-      ce.set(name, textOf(reader, MAX_TEXT_BYTES, name))
+    if (name === 'id') {
+      ce.set(name, sized(reader.text(), MAX_TEXT_BYTES, name))
+    } else if (name === 'source' || name === 'type') {
+      ce.set(name, sized(reader.recurringText(), MAX_TEXT_BYTES, name))
     } else {
-      const text = limitedText(reader, late, 'ce value')
+      const text = limited(reader.text(), late, 'ce value')
       if (name === 'specversion' && text !== '1.0') late.unsupported ??= 'a specversion other than 1.0'
       ce.set(name, text)
     }
@@ -255,12 +257,12 @@ function readReceipts(reader: CborReader): Receipt {
   const leafIndex = Number(inner.uint())
   if (treeSize < 2 || treeSize > MAX_TREE_SIZE || leafIndex >= treeSize)
     throw new CborError('a place outside the tree')
-  expectArray(inner, auditPathLength(treeSize, leafIndex))
-  const start = inner.offset
-  while (inner.offset < inner.bytes.length) bytesOf(inner, 32, 32, 'hash of a path')
-  const path = inner.bytes.subarray(start)
-  if (path.length !== auditPathLength(treeSize, leafIndex) * BYTES_PER_PATH_HASH)
-    throw new CborError('a path of another length')
+  const length = auditPathLength(treeSize, leafIndex)
+  expectArray(inner, length)
+  const path = inner.bytes.subarray(inner.offset)
+  for (let left = length; left > 0; left--)
+    if (inner.skipByteString() !== 32) throw new CborError('hash of a path of another size')
+  inner.end()
   return { treeSize, leafIndex, path }
 }
 
@@ -281,7 +283,7 @@ function expectLabel(reader: CborReader, label: number): void {
 }
 
 function expectName(reader: CborReader, name: string): void {
-  if (reader.text() !== name) throw new CborError('another label')
+  if (reader.recurringText() !== name) throw new CborError('another label')
 }
 
 function bytesOf(reader: CborReader, min: number, max: number, what: string): Uint8Array {
@@ -291,19 +293,20 @@ function bytesOf(reader: CborReader, min: number, max: number, what: string): Ui
 }
 
 /** Text of 1 to `max` bytes of UTF-8: beyond that it is no sealed event. */
-function textOf(reader: CborReader, max: number, what: string): string {
-  const text = reader.text()
-  if (text.length === 0 || Buffer.byteLength(text) > max) throw new CborError(`${what} of another size`)
+function sized(text: string, max: number, what: string): string {
+  if (text.length === 0 || isLonger(text, max)) throw new CborError(`${what} of another size`)
   return text
 }
 
 /** Text of any length, which is `oversize` beyond 1,024 bytes. */
-function limitedText(reader: CborReader, late: Late, what: string): string {
-  const text = reader.text()
-  if (text.length > MAX_TEXT_BYTES || Buffer.byteLength(text) > MAX_TEXT_BYTES)
-    late.oversize ??= `${what} longer than ${MAX_TEXT_BYTES} bytes`
+function limited(text: string, late: Late, what: string): string {
+  if (isLonger(text, MAX_TEXT_BYTES)) late.oversize ??= `${what} longer than ${MAX_TEXT_BYTES} bytes`
   return text
 }
+
+/** In bytes of UTF-8, which are at most three a code unit: few texts need counting. */
+const isLonger = (text: string, maxBytes: number): boolean =>
+  text.length * 3 > maxBytes && Buffer.byteLength(text) > maxBytes
 
 /** An algorithm: any integer or text is well formed, but only some are supported. */
 function readAlgorithm(
@@ -312,14 +315,14 @@ function readAlgorithm(
   known: (alg: CborInteger) => boolean,
   what: string,
 ): CborInteger | string {
-  const alg = reader.major === MAJOR.text ? limitedText(reader, late, what) : reader.integer()
+  const alg = reader.major === MAJOR.text ? limited(reader.text(), late, what) : reader.integer()
   if (typeof alg === 'string' || !known(alg)) late.unsupported ??= `${what} not supported`
   return alg
 }
 
 /** A typ: any unsigned integer (a CoAP content format) or text is well formed. */
 function readTyp(reader: CborReader, late: Late, known: (typ: string) => boolean): CborInteger | string {
-  const typ = reader.major === MAJOR.text ? limitedText(reader, late, 'typ') : reader.uint()
+  const typ = reader.major === MAJOR.text ? limited(reader.recurringText(), late, 'typ') : reader.uint()
   if (typeof typ !== 'string' || !known(typ)) late.unsupported ??= 'typ not supported'
   return typ
 }

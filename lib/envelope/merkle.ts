@@ -15,12 +15,13 @@ export function leafHash(entry: Uint8Array): Uint8Array {
 
 /** SHA-256(01 ‖ left ‖ right). */
 export function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
-  const input = Buffer.allocUnsafe(1 + 2 * HASH_BYTES)
-  input[0] = 1
-  input.set(left, 1)
-  input.set(right, 1 + HASH_BYTES)
-  return digest(input)
+  node.set(left, 1)
+  node.set(right, 1 + HASH_BYTES)
+  return digest(node)
 }
+
+/** What `nodeHash` hashes, filled anew by each call. */
+const node = Buffer.alloc(1 + 2 * HASH_BYTES, 1)
 
 /**
  * The levels of a tree, from the leaves up to the root alone. A node without a sibling moves up as it is, which gives

@@ -2,11 +2,10 @@
  * Steps 5 and 6 of admission (sealed-event.md §5): the signature over the statement that is recomputed from the record
  * itself, then audience and time.
  */
-import { compareBytes } from '../cbor.ts'
 import { Rejection } from '../errors.ts'
 import { encodeStatement, type Place, sigStructure } from './binding.ts'
 import { type PublicKey, verify as verifySignature } from './crypto.ts'
-import { BYTES_PER_PATH_HASH, type Envelope, type Receipt } from './format.ts'
+import { BYTES_PER_PATH_HASH, type Envelope, type Proof, type Receipt } from './format.ts'
 import { leafHash, nodeHash } from './merkle.ts'
 
 declare const verified: unique symbol
@@ -66,21 +65,25 @@ export function verify(
   return stage as Verified
 }
 
-/** A node of a batch's tree that is known to be under its signed root, with what must stand above it in a path. */
-interface ProvenNode {
-  readonly hash: Uint8Array
-  /** Undefined where the node has no sibling and moves up as it is. */
-  readonly sibling: Uint8Array | undefined
+/** Two siblings of a batch's tree that are known to be under its signed root, with what must stand above them in a path. */
+interface ProvenPair {
+  /** Level × 4,096 + the place of the node above them in its level. */
+  readonly id: number
+  readonly left: Uint8Array
+  /** Undefined where the left one has no sibling and moves up as it is. */
+  readonly right: Uint8Array | undefined
   /** The path after the sibling, as `Receipt.path` holds it. */
   readonly rest: Uint8Array
 }
 
 interface ProvenBatch {
   readonly key: PublicKey
+  readonly protected: Uint8Array
+  readonly signature: Uint8Array
   readonly treeSize: number
   readonly root: Uint8Array
-  /** By level × 4,096 + index; forgotten between slices, as its paths are views into records. */
-  readonly nodes: Map<number, ProvenNode>
+  /** By id; forgotten between slices, as its paths are views into records. */
+  readonly pairs: Map<number, ProvenPair>
 }
 
 const MAX_BATCHES = 1024
@@ -93,90 +96,104 @@ const NODES_PER_LEVEL = 4096
  */
 export class ProvenBatches {
   readonly #batches = new Map<string, ProvenBatch>()
+  /** The batch of the last event: mostly the next one's too. */
+  #last: ProvenBatch | undefined
 
   /** Lets go of the records that were looked at; proven roots stay. */
   endSlice(): void {
-    for (const batch of this.#batches.values()) batch.nodes.clear()
+    for (const batch of this.#batches.values()) batch.pairs.clear()
   }
 
   /** Whether the statement is in a tree whose root this key signed. */
   proves(envelope: Envelope, receipt: Receipt, statement: Uint8Array, key: PublicKey): boolean {
     const { proof } = envelope
-    const name = Buffer.concat([proof.protected, proof.signature]).toString('latin1')
-    const known = this.#batches.get(name)
+    const known = this.#find(proof)
     const batch = known?.key === key && known.treeSize === receipt.treeSize ? known : undefined
-    const climb = climbPath(leafHash(statement), receipt, batch?.nodes)
-    if (climb === undefined) return false
-    if (climb.reached !== undefined) {
-      const { hash } = climb.reached
-      if (batch === undefined || compareBytes(batch.root, hash) !== 0) {
-        if (!verifySignature(key, sigStructure(proof.protected, hash), proof.signature)) return false
-        this.#remember(name, { key, treeSize: receipt.treeSize, root: hash, nodes: new Map() })
-      }
+    const { root, learnt } = climbPath(leafHash(statement), receipt, batch?.pairs)
+    let pairs = batch?.pairs
+    if (root !== undefined && (batch === undefined || Buffer.compare(batch.root, root) !== 0)) {
+      if (!verifySignature(key, sigStructure(proof.protected, root), proof.signature)) return false
+      pairs = this.#remember(proof, key, receipt.treeSize, root)
     }
-    const nodes = this.#batches.get(name)?.nodes
-    if (nodes !== undefined) for (const [id, node] of climb.learnt) nodes.set(id, node)
+    for (const pair of learnt) pairs?.set(pair.id, pair)
     return true
   }
 
-  #remember(name: string, batch: ProvenBatch): void {
+  #find(proof: Proof): ProvenBatch | undefined {
+    const last = this.#last
+    if (last === undefined || !isProofOf(last, proof)) this.#last = this.#batches.get(nameOf(proof))
+    return this.#last
+  }
+
+  /** Gives the place for what is learnt of its nodes. */
+  #remember(proof: Proof, key: PublicKey, treeSize: number, root: Uint8Array): Map<number, ProvenPair> {
     if (this.#batches.size >= MAX_BATCHES) {
       const oldest = this.#batches.keys().next()
       if (oldest.done !== true) this.#batches.delete(oldest.value)
     }
+    const pairs = new Map<number, ProvenPair>()
+    // Copies: what was given are views into a record, which would be kept with it.
+    const signed = { protected: new Uint8Array(proof.protected), signature: new Uint8Array(proof.signature) }
+    this.#last = { ...signed, key, treeSize, root, pairs }
+    const name = nameOf(proof)
     this.#batches.delete(name)
-    this.#batches.set(name, batch)
+    this.#batches.set(name, this.#last)
+    return pairs
   }
 }
 
+const nameOf = (proof: Proof): string => Buffer.concat([proof.protected, proof.signature]).toString('latin1')
+
+const isProofOf = (batch: ProvenBatch, proof: Proof): boolean =>
+  Buffer.compare(batch.signature, proof.signature) === 0 &&
+  Buffer.compare(batch.protected, proof.protected) === 0
+
 interface Climb {
-  /** The root, where the climb came that far; undefined where it met a proven node. */
-  readonly reached: { readonly hash: Uint8Array } | undefined
-  readonly learnt: readonly (readonly [number, ProvenNode])[]
+  /** Undefined where the climb met a proven pair. */
+  readonly root: Uint8Array | undefined
+  readonly learnt: readonly ProvenPair[]
 }
 
-/** Folds a path upwards to the root or to the first proven node; undefined where it contradicts that node. */
+/** Folds a path upwards to the root, or to the first proven pair that it agrees with. */
 function climbPath(
   leaf: Uint8Array,
   receipt: Receipt,
-  nodes: ReadonlyMap<number, ProvenNode> | undefined,
-): Climb | undefined {
+  pairs: ReadonlyMap<number, ProvenPair> | undefined,
+): Climb {
   const { path } = receipt
-  const learnt: (readonly [number, ProvenNode])[] = []
+  const learnt: ProvenPair[] = []
   let hash = leaf
   let index = receipt.leafIndex
   let offset = 0
   let level = 0
   for (let last = receipt.treeSize - 1; last > 0; last >>= 1) {
-    const proven = nodes?.get(level * NODES_PER_LEVEL + index)
-    if (proven !== undefined)
-      return agrees(proven, hash, path, offset) ? { reached: undefined, learnt } : undefined
-    if (index !== last || (index & 1) === 1) {
-      const sibling = path.subarray(offset + 2, offset + BYTES_PER_PATH_HASH)
+    const isRight = (index & 1) === 1
+    let sibling: Uint8Array | undefined
+    if (isRight || index !== last) {
+      sibling = path.subarray(offset + 2, offset + BYTES_PER_PATH_HASH)
       offset += BYTES_PER_PATH_HASH
-      const rest = path.subarray(offset)
-      learnt.push([level * NODES_PER_LEVEL + index, { hash, sibling, rest }])
-      learnt.push([level * NODES_PER_LEVEL + (index ^ 1), { hash: sibling, sibling: hash, rest }])
-      hash = (index & 1) === 1 ? nodeHash(sibling, hash) : nodeHash(hash, sibling)
-    } else {
-      learnt.push([
-        level * NODES_PER_LEVEL + index,
-        { hash, sibling: undefined, rest: path.subarray(offset) },
-      ])
     }
+    const left = isRight && sibling !== undefined ? sibling : hash
+    const right = isRight ? hash : sibling
+    const rest = path.subarray(offset)
+    const id = level * NODES_PER_LEVEL + (index >> 1)
+    const proven = pairs?.get(id)
+    if (proven !== undefined && isSame(proven, left, right, rest)) return { root: undefined, learnt }
+    learnt.push({ id, left, right, rest })
+    hash = right === undefined ? left : nodeHash(left, right)
     index >>= 1
     level += 1
   }
-  return { reached: { hash }, learnt }
+  return { root: hash, learnt }
 }
 
-function agrees(proven: ProvenNode, hash: Uint8Array, path: Uint8Array, offset: number): boolean {
-  if (Buffer.compare(proven.hash, hash) !== 0) return false
-  const { sibling } = proven
-  if (sibling === undefined) return Buffer.compare(proven.rest, path.subarray(offset)) === 0
-  const end = offset + BYTES_PER_PATH_HASH
-  return (
-    Buffer.compare(sibling, path.subarray(offset + 2, end)) === 0 &&
-    Buffer.compare(proven.rest, path.subarray(end)) === 0
-  )
+function isSame(
+  pair: ProvenPair,
+  left: Uint8Array,
+  right: Uint8Array | undefined,
+  rest: Uint8Array,
+): boolean {
+  if (Buffer.compare(pair.left, left) !== 0 || Buffer.compare(pair.rest, rest) !== 0) return false
+  if (pair.right === undefined || right === undefined) return pair.right === right
+  return Buffer.compare(pair.right, right) === 0
 }

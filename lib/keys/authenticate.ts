@@ -82,33 +82,36 @@ export function judgingTime(
 /** `content-type`, where there, is this constant. */
 export const CONTENT_TYPE_HINT = 'application/vnd.sealgate.event+cbor'
 
-/** The signed value that a hint must be equal to; undefined for any other header. */
-function hinted(name: string, envelope: Envelope): string | undefined {
-  switch (name) {
-    case 'content-type':
-      return CONTENT_TYPE_HINT
-    case 'ce_id':
-      return envelope.body.claims.ce.get('id')
-    case 'ce_source':
-      return envelope.body.claims.ce.get('source')
-    case 'ce_type':
-      return envelope.body.claims.ce.get('type')
-    case 'ce_specversion':
-      return envelope.body.claims.ce.get('specversion')
-    default:
-      return undefined
-  }
-}
+/** Headers that name what is signed, and the attribute that they name; any other is no hint. */
+const HINTS = new Map([
+  ['content-type', { bit: 1, attribute: undefined }],
+  ['ce_id', { bit: 2, attribute: 'id' }],
+  ['ce_source', { bit: 4, attribute: 'source' }],
+  ['ce_type', { bit: 8, attribute: 'type' }],
+  ['ce_specversion', { bit: 16, attribute: 'specversion' }],
+])
 
 /** Step 2: headers are never trusted, but those that name what is signed must say the same, byte for byte. */
 function checkHints(headers: readonly Header[], envelope: Envelope): void {
-  const met = new Set<string>()
+  const { ce } = envelope.body.claims
+  let met = 0
   for (const { name, value } of headers) {
-    const signed = hinted(name, envelope)
-    if (signed === undefined) continue
-    if (met.has(name)) throw new Rejection('hint-mismatch', `header ${name} stands more than once`)
-    met.add(name)
-    if (value === null || !Buffer.from(signed).equals(value))
+    const hint = HINTS.get(name)
+    if (hint === undefined) continue
+    if ((met & hint.bit) !== 0) throw new Rejection('hint-mismatch', `header ${name} stands more than once`)
+    met |= hint.bit
+    const signed = hint.attribute === undefined ? CONTENT_TYPE_HINT : (ce.get(hint.attribute) ?? '')
+    if (value === null || !isText(value, signed))
       throw new Rejection('hint-mismatch', `header ${name} is not what is signed`)
   }
+}
+
+/** Whether bytes are a text's UTF-8; a text of ASCII is compared as it stands. */
+function isText(bytes: Uint8Array, text: string): boolean {
+  for (let index = 0; index < text.length; index++) {
+    const unit = text.charCodeAt(index)
+    if (unit >= 0x80) return Buffer.from(text).equals(bytes)
+    if (bytes[index] !== unit) return false
+  }
+  return bytes.length === text.length
 }
