@@ -6,7 +6,7 @@
 export interface SignatureSuite {
   /** COSE algorithm identifier. */
   readonly cose: number
-  /** JOSE name, as in the key directory. */
+  /** COSE's name (RFC 9864), as in the key directory. */
   readonly name: 'Ed25519' | 'ESP256'
   readonly kty: 'OKP' | 'EC'
   readonly crv: 'Ed25519' | 'P-256'
