@@ -153,6 +153,12 @@ describe('the packed package', () => {
     })
   })
 
+  it('has the sealgate command', async () => {
+    const bin = join(folder, 'node_modules', 'sealgate', 'bin', 'sealgate.js')
+    const { stdout } = await run(node24, [bin, '--version'], { cwd: folder, timeout: 30_000 })
+    expect(stdout).toBe(`${await versionOf(root)}\n`)
+  })
+
   it(
     'has declarations that a strict TypeScript project with kafkajs checks',
     async () => {
