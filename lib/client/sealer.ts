@@ -173,6 +173,8 @@ export function createSealer(options: SealerOptions): Sealer {
       load.messages[event.index] = message
       if (load.deliver) outgoing.push(message)
     }
+    // Whoever delivers by itself has nothing to do with how this delivery ends.
+    for (const load of group) if (!load.deliver) load.resolve()
     if (outgoing.length > 0) await deliver?.({ topic: channel.topic, messages: outgoing })
     for (const load of group) load.resolve()
   }

@@ -296,6 +296,17 @@ describe('sending', () => {
     await second
   })
 
+  it('leaves what was only to be sealed alone when a delivery fails', async () => {
+    const broker = new HandBroker()
+    const sealer = createSealer({ ...shop().sealing, deliver: broker.deliver })
+    const sent = sealer.send('orders', event({ partition: 0 }))
+    const { messages } = await sealer.seal('orders', event({ partition: 0 }))
+    expect(numbersOf(messages)).toEqual([1])
+    expect(broker.batches.map((batch) => numbersOf(batch.messages))).toEqual([[0]])
+    broker.refuse()
+    await expect(sent).rejects.toThrow('broker said no')
+  })
+
   it('gives Kafka no more at once than a batch may hold', async () => {
     const sizes: number[] = []
     const deliver = ({ messages }: SealedBatch): Promise<void> => {
