@@ -71,10 +71,10 @@ async function build(io: Io, folder: string, options: Options & { out: string })
   const bundle = buildBundle(files)
   const digest = Buffer.from(loadBundle(bundle).digest).toString('hex')
   await replace(options.out, bundle)
-  if (options.json)
-    return io.write(
-      JSON.stringify({ out: options.out, contracts: files.length, bytes: bundle.length, digest }),
-    )
+  if (options.json) {
+    io.write(JSON.stringify({ out: options.out, contracts: files.length, bytes: bundle.length, digest }))
+    return
+  }
   printFaults(io, warnings, 'warning')
   io.write(`${options.out}: ${count(files.length, 'contract')}, ${bundle.length} bytes, SHA-256 ${digest}`)
 }

@@ -32,7 +32,7 @@ export class CompiledSchema implements PayloadSchema {
   #validateExactly: ((json: JsonText) => BrokenRule | undefined) | undefined
 
   constructor(schema: Schema, assertFormats: boolean) {
-    this.#schema = withoutNames(schema)
+    this.#schema = schema
     this.#assertFormats = assertFormats
   }
 
@@ -51,7 +51,7 @@ export class CompiledSchema implements PayloadSchema {
   }
 
   #firstError(json: JsonText): BrokenRule | undefined {
-    this.#validate ??= plainAjv(this.#assertFormats).compile(this.#schema)
+    this.#validate ??= plainAjv(this.#assertFormats).compile(withoutNames(this.#schema))
     return firstError(this.#validate, json.value)
   }
 
@@ -231,7 +231,7 @@ function exactValidator(schema: Schema, assertFormats: boolean): (json: JsonText
     })
   }
   redefine(ajv, 'multipleOf', (step, value) => isMultiple(exact(value), step))
-  const validate = ajv.compile(schema)
+  const validate = ajv.compile(withoutNames(schema))
   return (json) => {
     const stand = standInsOf(json)
     standIns = stand.numbers

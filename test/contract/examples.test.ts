@@ -98,3 +98,17 @@ describe('the example contracts', () => {
     expect(flights).toHaveLength(2000)
   })
 })
+
+test('the contract of docs/contracts.md is sound, and gives its consumers what the page says', () => {
+  const page = readFileSync(new URL('../../docs/contracts.md', import.meta.url), 'utf8')
+  const text = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? ''
+  expect(checkContracts([{ file: 'order-shipped.yaml', text }])).toMatchObject({ faults: [], warnings: [] })
+  const [contract] = loadContracts([{ file: 'order-shipped.yaml', text }]).all
+  const payload = /^Of `(.*)`/m.exec(page)?.[1] ?? ''
+  const outputs = contract?.routes.map((route) =>
+    Buffer.from(route.treat(Buffer.from(payload), KEYS)).toString(),
+  )
+  expect(outputs?.[0]).toBe('{"orderId":"A-1","customer":{"email":"a@b.c"}}')
+  expect(outputs?.[1]).toBe('{"total":19.90,"customer":{"id":"p1:reporting-2","postcode":"791"}}')
+  expect(contract?.routes[1]?.channel).toBe('analytics.com.example.order.shipped.v1')
+})
