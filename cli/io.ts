@@ -68,6 +68,13 @@ export function printFaults(io: Io, faults: readonly Fault[], kind: 'fault' | 'w
   for (const fault of faults) io.warn(`${mark} ${describeFault(fault)}`)
 }
 
+/** Texts of others may hold what a terminal obeys, or what turns letters round: all that is no sign but line feeds, escaped. */
+export function printable(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (character) =>
+    character === '\n' ? character : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
+  )
+}
+
 /** Rows in columns two blanks apart; the first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) =>

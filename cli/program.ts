@@ -3,9 +3,19 @@ import { Command, CommanderError } from 'commander'
 import { RefusedEvents } from '../lib/client/event.ts'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
+import { addAuditCommands } from './audit.ts'
 import { addConformanceCommand } from './conformance.ts'
 import { addContractsCommands } from './contracts.ts'
+import { folderOption } from './folder.ts'
+import { addInspectCommand } from './inspect.ts'
+import { addInvokeCommands } from './invoke.ts'
 import { EXIT, fail } from './io.ts'
+import { addLocalCommands } from './local.ts'
+import { openLocalAudit } from './local-audit.ts'
+import { addQuarantineCommands } from './quarantine.ts'
+import { addSealCommands } from './seal.ts'
+import { addSendCommand } from './send.ts'
+import { addTailCommand } from './tail.ts'
 import type { Terminal } from './terminal.ts'
 
 const EXIT_STATUSES = `
@@ -40,9 +50,34 @@ function newProgram(terminal: Terminal): Command {
       getErrHasColors: () => terminal.colours.err,
     })
     .addHelpText('after', EXIT_STATUSES)
+  addLocalCommands(program, terminal)
+  addSendCommand(program, terminal)
+  addTailCommand(program, terminal)
+  addSealCommands(program, terminal)
+  addInspectCommand(program, terminal)
+  addQuarantineCommands(program, terminal)
+  addAudit(program, terminal)
+  addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)
   return program
+}
+
+function addAudit(program: Command, terminal: Terminal): void {
+  let folder = ''
+  addAuditCommands(
+    program,
+    terminal,
+    openLocalAudit(() => folder),
+  )
+  const audit = program.commands.find((command) => command.name() === 'audit')
+  for (const command of audit?.commands ?? []) {
+    command.addOption(folderOption(terminal))
+    command.hook('preAction', () => {
+      const given: unknown = command.getOptionValue('folder')
+      folder = String(given)
+    })
+  }
 }
 
 /** Every error as one of the kinds that have an exit status; no stack trace reaches a user. */

@@ -46,6 +46,7 @@ export interface VectorGroup {
   readonly group: string
   readonly vectors: readonly Vector[]
   readonly maxValueBytes: number
+  readonly world: World
   /** A state of admission: one for all vectors of a sequence, a new one for each vector otherwise. */
   run(): Promise<GroupResult>
 }
@@ -93,10 +94,11 @@ export function parseVectorFile(file: string, text: string): VectorGroup {
       .map((row, index) => unwrapOf(reading, row, `unwraps[${index}]`)),
   }
   reading.end()
-  return { group, vectors, maxValueBytes: world.maxValueBytes, run: () => runGroup(group, vectors, world) }
+  return { group, vectors, maxValueBytes: world.maxValueBytes, world, run: () => runGroup(group, vectors, world) }
 }
 
-interface World {
+/** What a file's vectors are judged by. */
+export interface World {
   readonly audience: string
   readonly maxValueBytes: number
   readonly maxSessions: number
@@ -104,6 +106,7 @@ interface World {
   readonly channels: ReadonlyMap<string, { readonly name: string; readonly maxLifeSeconds: number }>
   readonly snapshot: ReturnType<typeof snapshotFrom>
   readonly contracts: ReturnType<typeof contractsFrom>
+  /** For `tableService`. */
   readonly table: readonly Unwrap[]
 }
 
@@ -197,7 +200,7 @@ function contentText(content: Content): string {
   })
 }
 
-interface Unwrap {
+export interface Unwrap {
   readonly wrapped: string
   readonly kekId: string
   readonly context: Readonly<Record<string, string>>
@@ -206,7 +209,7 @@ interface Unwrap {
 }
 
 /** Answers by its table only; it does not ask whose KEK it is: the gate must. */
-function tableService(table: readonly Unwrap[]): KeyService {
+export function tableService(table: readonly Unwrap[]): KeyService {
   return {
     generate: () => Promise.reject(new Outage('key-service-denied', 'the table makes no data keys')),
     unwrap: (kek: Kek, wrapped: Uint8Array, context: EncryptionContext) => {

@@ -122,7 +122,7 @@ export function polledLog(log: Log): PolledSource {
 }
 
 /** A cluster that is not there: what the embedded stack's events say they come from. */
-const LOCAL_ORIGIN: EventOrigin = {
+export const LOCAL_ORIGIN: EventOrigin = {
   eventSourceArn:
     'arn:aws:kafka:eu-west-1:000000000000:cluster/sealgate-local/00000000-0000-0000-0000-000000000000-1',
   bootstrapServers: 'localhost:9092',

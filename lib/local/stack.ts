@@ -117,7 +117,8 @@ export async function connectStack(folder: string, software: string): Promise<St
 
 const BUNDLE_FILE = 'contracts.bundle.json'
 
-async function readBundle(folder: string): Promise<Uint8Array> {
+/** The contracts that a stack was last started by, as a bundle. `ConfigError` where none was. */
+export async function readBundle(folder: string): Promise<Uint8Array> {
   const path = join(folder, BUNDLE_FILE)
   try {
     return await readFile(path)

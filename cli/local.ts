@@ -1,0 +1,238 @@
+/** `sealgate local`: runs the embedded stack, and looks at it. */
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Command } from 'commander'
+import { ingestHandler } from '../functions/ingest.ts'
+import { createIngest } from '../lib/admission/slice.ts'
+import { readContracts } from '../lib/adapters/contract-files.ts'
+import { buildBundle } from '../lib/contract/bundle.ts'
+import { checkContracts } from '../lib/contract/load.ts'
+import { ConfigError } from '../lib/errors.ts'
+import { eventJson, Gathering, itemOf } from '../lib/local/event-batch.ts'
+import { createLocalPositions } from '../lib/local/log-sink.ts'
+import { LOCAL_ORIGIN, type Poller, polledLog, startPoller } from '../lib/local/poller.ts'
+import { openStack, type Stack } from '../lib/local/stack.ts'
+import { createGate, SOFTWARE } from '../lib/runtime.ts'
+import { folderFlag, folderOption, withRunningStack, withStack } from './folder.ts'
+import { EXIT, paint, printFaults, table } from './io.ts'
+import { wholeNumber } from './numbers.ts'
+import type { Terminal } from './terminal.ts'
+
+interface LocalOptions {
+  readonly folder: string
+  readonly json?: true
+}
+
+interface StartOptions extends LocalOptions {
+  readonly contracts?: string
+  readonly partitions: number
+  readonly gate: boolean
+}
+
+const CALL_MS = 10_000
+const LOOK_MS = 500
+
+/** Adds `local start`, `local status` and `local event` to the program. */
+export function addLocalCommands(program: Command, terminal: Terminal): void {
+  const local = program.command('local').description('run the embedded stack: log, key service, gate')
+  local
+    .command('start')
+    .description('run the embedded stack until Ctrl-C')
+    .addOption(folderOption(terminal))
+    .option('--contracts <dir>', 'contract files (default: contracts/ if it is there, else the examples)')
+    .option('--partitions <n>', 'partitions of topics that are made now', wholeNumber(1, 1024), 4)
+    .option('--no-gate', 'leave what comes in undecided, for sealgate invoke')
+    .option('--json', 'print a JSON object at the start and one at the end')
+    .addHelpText(
+      'after',
+      '\nExample:\n  sealgate local start --contracts my-contracts\n\nExit status 2: another process runs this folder.',
+    )
+    .action((options: StartOptions) => start(terminal, options))
+  local
+    .command('status')
+    .description('show topics, and how far the gate has come')
+    .addOption(folderOption(terminal))
+    .option('--json', 'print {"topics":[{"topic","partitions":[{"end","next"}]}]}')
+    .addHelpText(
+      'after',
+      '\nExample:\n  sealgate local status\n\nExit status 3: no process runs this folder.',
+    )
+    .action((options: LocalOptions) => status(terminal, options))
+  local
+    .command('event')
+    .description('print the event that Lambda would send of what the gate has not decided yet')
+    .addOption(folderOption(terminal))
+    .option('--max <n>', 'at most so many records of each partition', wholeNumber(1, 10_000), 100)
+    .addHelpText(
+      'after',
+      '\nExample, with sealgate local start --no-gate running:\n  sealgate local event > event.json\n  sealgate invoke ingest -e event.json',
+    )
+    .action((options: LocalOptions & { max: number }) => printEvent(terminal, options))
+}
+
+async function start(terminal: Terminal, options: StartOptions): Promise<void> {
+  const stop = terminal.stopSignal()
+  const folder = options.contracts ?? defaultContracts()
+  const { files, faults, warnings } = checkContracts(await readContracts(folder))
+  if (faults.length > 0) throw new ConfigError(faults)
+  const stack = await openStack({
+    folder: options.folder,
+    bundle: buildBundle(files),
+    partitions: options.partitions,
+    software: SOFTWARE,
+  })
+  try {
+    const running = options.gate ? await startGate(stack) : undefined
+    printFaults(terminal, warnings, 'warning')
+    announce(terminal, stack, options, `${files.length} contracts of ${folder}`)
+    await untilStopped(terminal, stop, running?.poller)
+    await running?.stop()
+    const stats = running?.poller.stats()
+    if (options.json) terminal.write(JSON.stringify({ stopped: true, records: stats?.records ?? 0 }))
+    else terminal.write(`Stopped. ${(stats?.records ?? 0).toLocaleString('en-GB')} records were decided.`)
+  } finally {
+    await stack.close()
+  }
+  terminal.exit(EXIT.ok)
+}
+
+async function startGate(stack: Stack): Promise<{ poller: Poller; stop(): Promise<void> }> {
+  const gate = createGate(createIngest(stack.gateParts()), 'throw')
+  const poller = await startPoller({
+    source: polledLog(stack.log),
+    group: 'sealgate-ingest',
+    topics: stack.ingress,
+    handler: ingestHandler(() => Promise.resolve(gate)),
+    options: { batchSize: 1000, batchingWindowMs: 50 },
+  })
+  return {
+    poller,
+    stop: async () => {
+      await poller.stop()
+      await gate.close()
+    },
+  }
+}
+
+/** The examples that come with this package, where the project has no contracts of its own. */
+function defaultContracts(): string {
+  if (existsSync('contracts')) return 'contracts'
+  // From the sources, and from dist/.
+  const [near = '', far = ''] = ['../contracts', '../../contracts'].map((path) =>
+    fileURLToPath(new URL(path, import.meta.url)),
+  )
+  return existsSync(near) ? near : far
+}
+
+function announce(terminal: Terminal, stack: Stack, options: StartOptions, rules: string): void {
+  const { ingress, outputs } = stack
+  if (options.json) {
+    terminal.write(
+      JSON.stringify({ started: true, pid: process.pid, folder: options.folder, ingress, outputs }),
+    )
+    return
+  }
+  const flag = folderFlag(terminal, options.folder)
+  const bold = (text: string): string => paint(terminal.colours.out, 'bold', text)
+  const consumers = stack.contracts.all.flatMap(({ routes }) => routes)
+  const rows = outputs.map((channel) => {
+    const routes = consumers.filter((route) => route.channel === channel)
+    const names = [...new Set(routes.map(({ consumer }) => consumer))].join(', ')
+    return [`  ${channel}`, names, routes[0]?.form ?? '']
+  })
+  terminal.write(
+    [
+      `${bold('sealgate local')} is running in ${options.folder} (process ${process.pid}), by ${rules}.`,
+      `Producers write to ${ingress.join(', ')}. ${options.gate ? 'The gate decides, and writes:' : 'No gate runs. Outputs:'}`,
+      ...table(rows),
+      bold('In another terminal:'),
+      `  sealgate send events.ndjson${flag}`,
+      `  sealgate tail ${outputs[0] ?? 'CHANNEL'}${flag}`,
+      `  sealgate quarantine list${flag}`,
+      `  sealgate audit verify${flag}`,
+      'Ctrl-C stops it.',
+    ].join('\n'),
+  )
+}
+
+/** Shows how far it has come where that can be seen, and tells of each new failure. */
+async function untilStopped(
+  terminal: Terminal,
+  stop: AbortSignal,
+  poller: Poller | undefined,
+): Promise<void> {
+  let told = ''
+  while (!stop.aborted) {
+    await sleep(LOOK_MS, undefined, { signal: stop }).catch(() => undefined)
+    if (poller === undefined) continue
+    const { records, invocations, failures, lastError } = poller.stats()
+    const reason = lastError instanceof Error ? lastError.message : ''
+    if (reason !== '' && reason !== told)
+      terminal.warn(`${paint(terminal.colours.err, 'red', 'failed')} and is tried again: ${reason}`)
+    told = reason
+    terminal.progress?.(
+      `${records.toLocaleString('en-GB')} records decided in ${invocations.toLocaleString('en-GB')} invocations, ${failures} failed`,
+    )
+  }
+}
+
+async function status(terminal: Terminal, { folder, json }: LocalOptions): Promise<void> {
+  await withRunningStack(folder, async (stack) => {
+    const topics = []
+    for (const { name, partitions } of await stack.log.topics()) {
+      const ends = await stack.log.endOffsets(name)
+      const nexts = stack.ingress.includes(name) ? await positionsOf(stack, name, partitions) : undefined
+      topics.push({
+        topic: name,
+        partitions: ends.map((end, index) => ({
+          end: Number(end),
+          ...(nexts && { next: Number(nexts[index] ?? 0n) }),
+        })),
+      })
+    }
+    if (json) terminal.write(JSON.stringify({ topics }))
+    else {
+      const rows = topics.map(({ topic, partitions }) => [
+        topic,
+        partitions.map(({ end }) => end).join(' '),
+        partitions.map(({ next }) => next ?? '').join(' '),
+      ])
+      for (const line of table([['TOPIC', 'ENDS', 'DECIDED'], ...rows])) terminal.write(line)
+    }
+    terminal.exit(EXIT.ok)
+  })
+}
+
+async function positionsOf(stack: Stack, topic: string, partitions: number): Promise<readonly bigint[]> {
+  const { deployment } = stack.gateParts().settings
+  const positions = createLocalPositions(stack.log, { deployment })
+  const deadline = stack.clock.now() + CALL_MS
+  return Promise.all(
+    Array.from(
+      { length: partitions },
+      async (_, partition) => (await positions.show({ topic, partition }, deadline))?.next ?? 0n,
+    ),
+  )
+}
+
+async function printEvent(
+  terminal: Terminal,
+  { folder, max }: LocalOptions & { max: number },
+): Promise<void> {
+  await withStack(folder, async (stack) => {
+    const gathering = new Gathering(10_000, LOCAL_ORIGIN)
+    for (const topic of stack.ingress) {
+      const { length } = await stack.log.endOffsets(topic)
+      const nexts = await positionsOf(stack, topic, length)
+      for (const [partition, next] of nexts.entries())
+        gathering.takeFrom(
+          (await stack.log.read(topic, partition, next, { maxRecords: max })).records.map(itemOf),
+        )
+    }
+    const isEmpty = gathering.items.length === 0
+    if (isEmpty) terminal.warn('Nothing waits to be decided.')
+    terminal.write(eventJson(gathering.items, LOCAL_ORIGIN))
+    terminal.exit(isEmpty ? EXIT.found : EXIT.ok)
+  })
+}
