@@ -62,7 +62,10 @@ export interface Route {
 
 /** The keys of pseudonym domains, kept elsewhere and read before `treat` is called. */
 export interface PseudonymKeys {
-  /** `p<key version>:` + base64url(HMAC-SHA-256(the domain's key, dCBOR [domain, value])). Throws `Outage` without a key. */
+  /**
+   * `p<key version>:` + base64url(HMAC-SHA-256(the domain's key, dCBOR [domain, value])). Throws `Outage` without a key.
+   * An integer comes as its decimal text, so that it joins with the same number kept as a string.
+   */
   pseudonym(domain: string, value: string): string
 }
 
