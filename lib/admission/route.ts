@@ -3,7 +3,7 @@
  * consumer, rejected → the quarantine, and always an audit entry. Sealed outputs get their signature when the slice
  * closes, one for all that go to a partition.
  */
-import { type EventClaims, encodeEntry, recordKey } from '../audit/entry.ts'
+import { type EventClaims, encodeEntry, type Policy, recordKey } from '../audit/entry.ts'
 import { Outage } from '../errors.ts'
 import { digest } from '../envelope/crypto.ts'
 import { type Claims, type Envelope, MAX_CE_ENTRIES } from '../envelope/format.ts'
@@ -196,7 +196,7 @@ function quarantineMessage(record: SourceRecord, code: string, outlet: Outlet): 
 function entryOf(examined: Examined, verdict: Verdict, gate: Gate, outlet: Outlet): Message {
   const { record } = examined
   const { topic, partition, offset } = record
-  const policy = { bundle: gate.contracts.digest, directory: gate.directory.snapshot.version }
+  const policy = policyOf(gate)
   const trace = traceOf(record.headers)
   const common = { timeMs: gate.now(), topic, partition, offset, policy, trace }
   const value = encodeEntry(
@@ -218,6 +218,17 @@ function entryOf(examined: Examined, verdict: Verdict, gate: Gate, outlet: Outle
   )
   const key = Buffer.from(recordKey(topic, partition, offset))
   return { topic: outlet.names.auditTopic, partition: outlet.auditPartition, key, value, headers: [] }
+}
+
+/** The same object for all entries of a gate, by which their encoder knows it again. */
+const policies = new WeakMap<Gate, Policy>()
+
+function policyOf(gate: Gate): Policy {
+  const known = policies.get(gate)
+  if (known !== undefined) return known
+  const policy = { bundle: gate.contracts.digest, directory: gate.directory.snapshot.version }
+  policies.set(gate, policy)
+  return policy
 }
 
 function claimsOf({ body, proof }: Envelope): EventClaims {
