@@ -1,4 +1,6 @@
 /** `sealgate invoke ingest`: one Lambda event through the function's own handler. */
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { ingestHandler } from '../functions/ingest.ts'
 import { createIngest } from '../lib/admission/slice.ts'
@@ -27,10 +29,10 @@ interface InvokeOptions {
 
 const HELP = `
 The answer is printed as Lambda would give it; each record's verdict, read from the audit, goes to standard error. Nobody
-need run the folder's stack. Events in events/ are made from conformance vectors and need their world:
+need run the folder's stack. Events in events/ are made from conformance vectors; events/world.json is their world.
 
 Examples:
-  sealgate invoke ingest -e events/msk-mixed.json --world events/world.json
+  sealgate invoke ingest -e events/msk-mixed.json
   sealgate local event > event.json && sealgate invoke ingest -e event.json
 
 Exit status 1: the handler threw, so Lambda would send the batch again.`
@@ -51,7 +53,13 @@ export function addInvokeCommands(program: Command, terminal: Terminal): void {
     .addOption(folderOption(terminal))
     .option('--json', 'print {"answer","error","records":[{"place","verdict"}]}')
     .addHelpText('after', HELP)
-    .action((options: InvokeOptions) => invoke(terminal, options))
+    .action((options: InvokeOptions, command: Command) => {
+      const namesStack =
+        command.getOptionValueSource('folder') === 'cli' || terminal.env['SEALGATE_LOCAL'] !== undefined
+      const beside = join(dirname(options.event), 'world.json')
+      const world = namesStack || !existsSync(beside) ? undefined : beside
+      return invoke(terminal, world === undefined ? options : { world, ...options })
+    })
 }
 
 async function invoke(terminal: Terminal, options: InvokeOptions): Promise<void> {
@@ -70,6 +78,7 @@ async function invoke(terminal: Terminal, options: InvokeOptions): Promise<void>
   if (options.json) terminal.write(JSON.stringify({ ...outcome, records: verdicts }))
   else {
     for (const { place: name, verdict } of verdicts) terminal.warn(`${name}  ${printable(verdict)}`)
+    if (options.world !== undefined) terminal.warn(`Decided in the world of ${options.world}.`)
     if (verdicts.length === 0) terminal.warn('Nothing new was decided.')
     terminal.write(JSON.stringify('error' in outcome ? outcome.error : outcome.answer))
   }
@@ -112,7 +121,7 @@ async function refuseStrangers(stack: Stack, where: string, event: JsonValue): P
       what: isKnown
         ? `It has offset ${last}, and this stack's log ends before ${end}: deciding it would skip what comes there.`
         : 'This stack has no such topic.',
-      fix: 'Take an event of this stack (sealgate local event), or for events/*.json --world events/world.json.',
+      fix: 'Take an event of this stack (sealgate local event), or for events/*.json leave --folder out.',
     })
   }
   if (faults.length > 0) throw new ConfigError(faults)
@@ -175,20 +184,22 @@ async function verdictsOf(
       records.map(({ topic, partition, offset }) => recordKey(topic, partition, offset)),
     ),
   )
-  const verdicts: Verdict[] = []
+  const found = new Map<string, string>()
   const ends = await log.endOffsets(AUDIT_TOPIC)
   for (const [partition, end] of ends.entries()) {
     for (let from = before[partition] ?? 0n; from < end;) {
       const { records, next } = await log.read(AUDIT_TOPIC, partition, from)
       for (const { key, value } of records) {
         const place = Buffer.from(key ?? []).toString()
-        if (wanted.has(place)) verdicts.push({ place, verdict: verdictIn(value) })
+        if (wanted.has(place)) found.set(place, verdictIn(value))
       }
       if (next <= from) break
       from = next
     }
   }
-  return verdicts
+  return Array.from(wanted, (place) => ({ place, verdict: found.get(place) ?? '' })).filter(
+    ({ verdict }) => verdict !== '',
+  )
 }
 
 function verdictIn(value: Uint8Array | null): string {

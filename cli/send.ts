@@ -25,7 +25,7 @@ interface SendOptions {
 
 /** Long enough for the way to the broker, which judges; short, since a gate takes 64 live sessions of an issuer. */
 const LIFE_SECONDS = 60
-const CHUNK_BYTES = 1_048_576
+const CHUNK_BYTES = 262_144
 const MAX_LISTED = 1000
 const PROGRESS_MS = 200
 

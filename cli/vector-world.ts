@@ -105,7 +105,12 @@ function partsOf({ world }: VectorGroup, log: Log, aheadMs: number): IngestParts
     dataKeys: createDataKeys({ keyService, clock }),
     signer: localSigner(generateKeyPair(ED25519).privateKey),
     contracts: () => Promise.resolve(world.contracts),
-    pseudonyms: () => Promise.reject(new Outage('secret-unavailable', 'vectors have no pseudonym keys')),
+    pseudonyms: () =>
+      Promise.resolve({
+        pseudonym: () => {
+          throw new Outage('secret-unavailable', 'vectors have no pseudonym keys')
+        },
+      }),
     newSealingKeys: () => createSealingKeys({ keyService, clock }),
   }
 }
