@@ -13,9 +13,7 @@ import {
   namesOf,
   patternsOf,
   resolveRef,
-  stepInto,
   typesOf,
-  viewsOf,
   type JsonType,
   type Schema,
 } from './shape.ts'
@@ -23,9 +21,7 @@ import { DROP, shows, treatmentAt, typeAfter, type Plan, type Treatment } from '
 
 export function deriveSchema(root: Schema, plan: Plan): JsonObject {
   const derivation = new Derivation(root)
-  const derived = shows(plan, DROP)
-    ? derivation.treated(root, plan, DROP, true)
-    : { additionalProperties: false }
+  const derived = shows(plan, DROP) ? derivation.treated(root, plan, DROP) : { additionalProperties: false }
   const whole = isObject(derived) ? derived : { not: {} }
   return {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
@@ -42,7 +38,6 @@ class Derivation {
     target: Schema
     plan: Plan | undefined
     here: Treatment
-    closed: boolean
     name: string
   }[] = []
 
@@ -50,44 +45,35 @@ class Derivation {
     this.#root = root
   }
 
-  /**
-   * What is known of a value that fitted `schema`, once treated, and of which something shows. `closed`: it also says
-   * that there is nothing else, which only one of all the schemas of a place can.
-   */
-  treated(schema: Schema, plan: Plan | undefined, above: Treatment, closed: boolean): Schema {
+  /** What is known of a value that fitted `schema`, once treated, and of which something shows. */
+  treated(schema: Schema, plan: Plan | undefined, above: Treatment): Schema {
     const here = treatmentAt(plan, above)
     if (here.kind === 'pass' && (plan === undefined || plan.members.size === 0)) return this.#copy(schema)
     if (schema === false) return false
     const own = schema === true ? {} : schema
     const ref = member(own, '$ref')
-    if (typeof ref === 'string' && isOnlyRef(own)) return this.#reference(ref, plan, here, closed)
+    if (typeof ref === 'string' && isOnlyRef(own)) return this.#reference(ref, plan, here)
     const types = typesAfter(typesOf(this.#root, own), here)
     const [only, second] = types
     if (only === undefined) return false
     return {
       type: second === undefined ? only : types,
-      ...(types.includes('object') ? this.#members(own, plan, here, closed) : {}),
-      ...(types.includes('array') ? { items: this.#items(own, plan?.members.get('*'), here, closed) } : {}),
+      ...(types.includes('object') ? this.#members(own, plan, here) : {}),
+      ...(types.includes('array') ? { items: this.#items(own, plan?.members.get('*'), here) } : {}),
       ...this.#inPlace(own, plan, here),
     }
   }
 
-  #members(own: JsonObject, plan: Plan | undefined, here: Treatment, closed: boolean): JsonObject {
-    const views = closed ? viewsOf(this.#root, [own]) : [own]
-    const known = namesOf(views)
+  #members(own: JsonObject, plan: Plan | undefined, here: Treatment): JsonObject {
     const planned = [...(plan?.members.keys() ?? [])].filter((name) => name !== '*')
     const properties: [string, Schema][] = []
-    for (const name of new Set([...known, ...planned])) {
+    for (const name of new Set([...namesOf([own]), ...planned])) {
       const inner = plan?.members.get(name)
       if (!shows(inner, here)) continue
-      const schemas = memberSchemas(own, name, matches)
-      // Only a schema that nothing adds to may say that there is nothing else.
-      const alone = closed && schemas.length === 1 && stepInto(views, name, matches).length === 1
-      const parts = schemas.map((part) => this.treated(part, inner, here, alone))
-      const [first, ...others] = parts
-      // Where another schema of this place speaks of the name, it says there what it knows.
-      if (first === undefined ? closed : true)
-        properties.push([name, first === undefined ? true : others.length > 0 ? { allOf: parts } : first])
+      const parts = memberSchemas(own, name, matches).map((part) => this.treated(part, inner, here))
+      const [only, second] = parts
+      // A name of which only another schema of this place speaks: it says there what it knows.
+      properties.push([name, only === undefined ? true : second === undefined ? only : { allOf: parts }])
     }
     const kept = asNames(member(own, 'required')).filter((name) =>
       this.#staysAlways(memberSchemas(own, name, matches), plan?.members.get(name), here),
@@ -95,7 +81,7 @@ class Derivation {
     return {
       properties: Object.fromEntries(properties),
       ...(kept.length > 0 ? { required: kept } : {}),
-      ...(closed ? this.#otherMembers(own, here) : {}),
+      ...this.#otherMembers(own, here),
     }
   }
 
@@ -111,29 +97,26 @@ class Derivation {
     if (here.kind === 'drop') return { additionalProperties: false }
     const patterns = patternsOf(own).map(([pattern, schema]) => [
       pattern,
-      this.treated(schema, undefined, here, true),
+      this.treated(schema, undefined, here),
     ])
     const rest = member(own, 'additionalProperties')
     return {
       ...(patterns.length > 0 ? { patternProperties: Object.fromEntries(patterns) as JsonObject } : {}),
-      additionalProperties: this.treated(isSchema(rest) ? rest : true, undefined, here, true),
+      additionalProperties: this.treated(isSchema(rest) ? rest : true, undefined, here),
     }
   }
 
-  #items(own: JsonObject, plan: Plan | undefined, here: Treatment, closed: boolean): Schema {
+  #items(own: JsonObject, plan: Plan | undefined, here: Treatment): Schema {
     if (!shows(plan, here)) return false
-    const views = viewsOf(this.#root, [own])
-    const schemas = itemSchemas(own)
-    const alone = closed && views.flatMap(itemSchemas).length === schemas.length
-    const parts = schemas.map((part) => this.treated(part, plan, here, alone))
-    const [first, ...others] = parts
-    if (first === undefined) return closed && views.length === 1 ? this.treated(true, plan, here, true) : true
-    return others.length > 0 ? { anyOf: parts } : first
+    const parts = itemSchemas(own).map((part) => this.treated(part, plan, here))
+    const [only, second] = parts
+    if (only === undefined) return this.treated(true, plan, here)
+    return second === undefined ? only : { anyOf: parts }
   }
 
   /** The other schemas of the same place. Two of `oneOf` may be alike after a treatment, and `not` says nothing then. */
   #inPlace(own: JsonObject, plan: Plan | undefined, here: Treatment): JsonObject {
-    const part = (schema: Schema): Schema => this.treated(schema, plan, here, false)
+    const part = (schema: Schema): Schema => this.treated(schema, plan, here)
     const all = schemasIn(own, 'allOf').map(part)
     for (const keyword of ['anyOf', 'oneOf']) {
       const parts = schemasIn(own, keyword)
@@ -142,21 +125,19 @@ class Derivation {
     const [then, otherwise] = [member(own, 'then'), member(own, 'else')]
     if (isSchema(then) && isSchema(otherwise)) all.push({ anyOf: [part(then), part(otherwise)] })
     const ref = member(own, '$ref')
-    if (typeof ref === 'string') all.push(this.#reference(ref, plan, here, false))
+    if (typeof ref === 'string') all.push(this.#reference(ref, plan, here))
     return all.length > 0 ? { allOf: all } : {}
   }
 
   /** A schema of its own for each use of a target, so that one which refers to itself comes to an end. */
-  #reference(ref: string, plan: Plan | undefined, here: Treatment, closed: boolean): Schema {
+  #reference(ref: string, plan: Plan | undefined, here: Treatment): Schema {
     const target = resolveRef(this.#root, ref) ?? false
-    const made = this.#made.find(
-      (one) => one.target === target && one.plan === plan && one.here === here && one.closed === closed,
-    )
+    const made = this.#made.find((one) => one.target === target && one.plan === plan && one.here === here)
     if (made !== undefined) return { $ref: `#/$defs/${made.name}` }
     const name = this.#freeName(/[\w.-]*$/.exec(ref)?.[0] ?? '')
-    this.#made.push({ target, plan, here, closed, name })
+    this.#made.push({ target, plan, here, name })
     this.defs.set(name, true)
-    this.defs.set(name, this.treated(target, plan, here, closed))
+    this.defs.set(name, this.treated(target, plan, here))
     return { $ref: `#/$defs/${name}` }
   }
 
@@ -173,7 +154,7 @@ class Derivation {
     const ref = member(schema, '$ref')
     const copied = mapSubschemas(withoutDefinitions(schema), (part) => this.#copy(part))
     if (typeof ref !== 'string') return copied
-    const target = this.#reference(ref, undefined, PASS, false)
+    const target = this.#reference(ref, undefined, PASS)
     return { ...copied, ...(isObject(target) ? target : {}) }
   }
 }

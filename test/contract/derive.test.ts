@@ -145,6 +145,39 @@ describe('a derived schema', () => {
   })
 })
 
+describe('a derived schema does not refuse', () => {
+  const read = (
+    schema: Schema,
+    treatments: Readonly<Record<string, Treatment>>,
+    payload: JsonValue,
+  ): boolean => {
+    expect(fits(schema, payload)).toBe(true)
+    const plan = planFrom(treatments)
+    const text = JSON.stringify(payload)
+    const result = applyPlan(plan, text, { pseudonym: () => expect.unreachable() }) ?? text
+    return fits(deriveSchema(schema, plan), readJson(Buffer.from(result)).value)
+  }
+
+  test('a field that two schemas of one place describe in part', () => {
+    const part = (name: string): JsonObject => ({
+      properties: { a: { type: 'object', properties: { [name]: { type: 'string' } } } },
+    })
+    const schema: Schema = { type: 'object', allOf: [part('x')], ...part('y') }
+    expect(read(schema, { '/a/x': PASS, '/a/y': PASS }, { a: { x: '1', y: '2', z: '3' } })).toBe(true)
+  })
+
+  test('an event whose required field is of a type that its treatment drops', () => {
+    const inner: Schema = { type: 'object', properties: { b: { type: 'string' } } }
+    const schema: Schema = {
+      type: 'object',
+      required: ['a'],
+      properties: { a: { anyOf: [{ type: 'string' }, inner] } },
+    }
+    expect(read(schema, { '/a/b': PASS }, { a: 'text' })).toBe(true)
+    expect(read(schema, { '/a/b': PASS }, { a: { b: 'text' } })).toBe(true)
+  })
+})
+
 const NAMES = ['a', 'b', 'c']
 const scalar = fc.constantFrom<Schema>(
   { type: 'string' },

@@ -240,6 +240,7 @@ describe('YAML that is not what it seems', () => {
     ['__proto__', `${EXAMPLE}__proto__: { owner: x }\n`, /:27: Nothing may be called __proto__/],
     ['__proto__ as a field', changed('orderId:  {', '__proto__: {'), /Nothing may be called __proto__/],
     ['an unknown tag', `${EXAMPLE}x: !!js/function 'x'\n`, /The YAML is not sound/],
+    ['a name that is no text', `${EXAMPLE}? [a, b]\n: x\n`, /:27: The YAML is not sound/],
     ['infinity', changed('perSecond: 500', 'perSecond: .inf'), /:11: \.inf is not a number of JSON/],
     [
       'a number that a double does not hold',
@@ -319,6 +320,12 @@ describe('what may pass where', () => {
       '{ type: object, properties: { a: { type: string, x-classification: personal }, b: { type: string } } }'
     expect(plain(schema, '{ /a: { keep: 2 }, /b: pass }')).toEqual([])
     expect(faultsIn(contract(schema, reader('{ /a: pass, /b: pass }', 'form: sealed,')))).toEqual([])
+  })
+
+  test('what a value must not be classifies nothing', () => {
+    const schema =
+      '{ type: object, properties: { a: { type: string } }, not: { properties: { a: { x-classification: personal, const: x } } } }'
+    expect(plain(schema, '{ /a: pass }')).toEqual([])
   })
 
   test('a mark cannot be lowered on the way down', () => {
