@@ -1,21 +1,42 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type NdjsonLine, openNdjson, readNdjson } from '../../cli/ndjson.ts'
-import { ConfigError } from '../../lib/errors.ts'
+import {
+  BadLine,
+  type LineDefaults,
+  type LineEvent,
+  MAX_LINE_BYTES,
+  readEvent,
+  readLines,
+} from '../../cli/event-lines.ts'
+
+/** What a line came to. */
+interface ReadLine {
+  readonly line: number
+  readonly event?: LineEvent
+  readonly fault?: string
+}
+
+const NO_DEFAULTS: LineDefaults = { type: undefined, source: undefined, key: undefined }
 
 /** Reads a text in chunks of so many bytes. */
 async function read(
   text: string | Uint8Array,
-  options: { type?: string; maxLineBytes?: number; chunk?: number } = {},
-): Promise<NdjsonLine[]> {
-  const { chunk = 7, ...rest } = options
-  const bytes = Buffer.from(text)
-  const lines: NdjsonLine[] = []
-  for await (const line of readNdjson(chunksOf(bytes, chunk), { name: 'events.ndjson', ...rest }))
-    lines.push(line)
-  return lines
+  { chunk = 7, ...defaults }: Partial<LineDefaults> & { readonly chunk?: number } = {},
+): Promise<ReadLine[]> {
+  const all: ReadLine[] = []
+  for await (const lines of readLines(chunksOf(Buffer.from(text), chunk)))
+    for (const { number, bytes } of lines)
+      all.push({ line: number, ...outcome(bytes, { ...NO_DEFAULTS, ...defaults }) })
+  return all
+}
+
+function outcome(bytes: Uint8Array | undefined, defaults: LineDefaults): Omit<ReadLine, 'line'> {
+  if (bytes === undefined) return { fault: 'too long' }
+  try {
+    return { event: readEvent(bytes, defaults) }
+  } catch (error) {
+    if (error instanceof BadLine) return { fault: error.message }
+    throw error
+  }
 }
 
 async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
@@ -25,12 +46,17 @@ async function* chunksOf(bytes: Buffer, size: number): AsyncGenerator<Uint8Array
   }
 }
 
-const data = (line: NdjsonLine | undefined): string | undefined =>
-  line !== undefined && 'dataBytes' in line ? Buffer.from(line.dataBytes).toString() : undefined
-const event = (line: NdjsonLine | undefined): unknown =>
-  line !== undefined && 'event' in line ? line.event : undefined
-const fault = (line: NdjsonLine | undefined): string | undefined =>
-  line !== undefined && 'fault' in line ? line.fault.what : undefined
+const data = (line: ReadLine | undefined): string | undefined =>
+  line?.event?.dataBytes && Buffer.from(line.event.dataBytes).toString()
+const fault = (line: ReadLine | undefined): string | undefined => line?.fault
+/** The attributes alone. */
+function event(line: ReadLine | undefined): unknown {
+  return JSON.parse(JSON.stringify({ ...line?.event, dataBytes: undefined }))
+}
+
+const NEITHER =
+  'It is neither a CloudEvent (specversion, type, source, data) nor an envelope (eventType, timestamp, payload).'
+const NOT_UTF8 = 'It is not UTF-8, or begins with a byte order mark.'
 
 const CLOUD = { specversion: '1.0', id: 'A-1', source: '/shop', type: 'com.example.order.v1' }
 const cloud = (more: Record<string, unknown>): string => JSON.stringify({ ...CLOUD, ...more })
@@ -50,7 +76,7 @@ describe('events as lines of JSON', () => {
     )
     expect(more).toEqual([])
     expect(event(line)).toEqual({
-      ...CLOUD,
+      ...{ id: 'A-1', source: '/shop', type: 'com.example.order.v1' },
       time: '2026-11-22T09:15:00Z',
       subject: 's',
       key: 'c7',
@@ -74,20 +100,20 @@ describe('events as lines of JSON', () => {
   })
 
   it('are payloads of a given type, or envelopes', async () => {
-    const [plain] = await read('\n\n  {"specversion":"1.0","total":1.10} \n', { type: 'com.example.cart.v1' })
+    const [plain] = await read('\n\n  {"specversion":1.0,"total":1.10} \n', { type: 'com.example.cart.v1' })
     expect([plain?.line, event(plain), data(plain)]).toEqual([
       3,
-      { type: 'com.example.cart.v1' },
-      '{"specversion":"1.0","total":1.10}',
+      { type: 'com.example.cart.v1', key: null },
+      '{"specversion":1.0,"total":1.10}',
     ])
     const envelopes = await read(
       '{"eventType":"t.v1","timestamp":"2026-11-22T09:15:00Z","payload":{"n":1.10}}\n' +
         '{"payload":[],"eventType":"t.v1","timestamp":1732266900000}\n{"eventType":"t.v1","payload":7}',
     )
     expect(envelopes.map(event)).toEqual([
-      { type: 't.v1', time: '2026-11-22T09:15:00Z' },
-      { type: 't.v1', time: '2024-11-22T09:15:00.000Z' },
-      { type: 't.v1' },
+      { type: 't.v1', time: '2026-11-22T09:15:00Z', key: null },
+      { type: 't.v1', time: '2024-11-22T09:15:00.000Z', key: null },
+      { type: 't.v1', key: null },
     ])
     expect(envelopes.map(data)).toEqual(['{"n":1.10}', '[]', '7'])
   })
@@ -98,15 +124,15 @@ describe('events as lines of JSON', () => {
         cloud({ datacontenttype: 'application/avro', data_base64: 'AAEC/w==' }),
         cloud({ datacontenttype: 'text/plain', data: 'häuser' }),
         cloud({ datacontenttype: 'application/vnd.x+json', data: 'text' }),
-        cloud({ datacontenttype: 'Application/JSON; charset=utf-8', data: 'text' }),
+        cloud({ datacontenttype: 'application/json; charset=utf-8', data: 'text' }),
         cloud({ data_base64: 'AAEC/w' }),
         cloud({ data_base64: 'AA==', data: 1 }),
       ].join('\n'),
     )
     expect(lines.slice(0, 4).map(data)).toEqual(['\u0000\u0001\u0002\ufffd', 'häuser', '"text"', '"text"'])
     expect(lines.slice(4).map(fault)).toEqual([
-      'data_base64 is not base64.',
-      'The event has both data and data_base64.',
+      'Its data_base64 is not base64.',
+      'It has no data, or data and data_base64 both.',
     ])
   })
 
@@ -124,7 +150,7 @@ describe('events as lines of JSON', () => {
         cloud({}),
         cloud({ specversion: '0.3', data: 1 }),
         '{"specversion":"1.0","data":1}',
-        '{"eventType":"t","payload":1,"source":"x"}',
+        '{"eventType":"t","payload":1,"extra":{}}',
         '{"eventType":"t","payload":1,"timestamp":"yesterday"}',
         '{"total":1}',
         '{"__proto__":{"type":"t"},"data":1}',
@@ -132,58 +158,34 @@ describe('events as lines of JSON', () => {
       ].join('\n'),
     )
     expect(lines.map((line) => [line.line, fault(line)])).toEqual([
-      [1, 'The line is not JSON.'],
+      [1, 'It is not JSON.'],
       [2, undefined],
-      [3, 'The line is no JSON object.'],
-      [4, 'The name "type" stands there twice.'],
-      [5, 'The name "type" stands there twice.'],
-      [6, 'The attribute "id" is no text.'],
-      [7, 'The attribute "subject" is no text.'],
-      [8, 'The event has no data.'],
-      [9, 'The specversion is "0.3".'],
-      [10, 'The event has no type.'],
-      [11, 'The envelope has a member "source".'],
-      [12, 'timestamp is no time.'],
-      [13, 'The line is neither a CloudEvent nor an {eventType, timestamp, payload} envelope.'],
-      [14, 'The line is neither a CloudEvent nor an {eventType, timestamp, payload} envelope.'],
+      [3, 'It is JSON, but no object.'],
+      [4, 'It holds a name twice.'],
+      [5, 'It holds a name twice.'],
+      [6, 'Its id is no text.'],
+      [7, 'Its subject is no text.'],
+      [8, 'It has no data, or data and data_base64 both.'],
+      [9, 'Its specversion is not 1.0.'],
+      [10, 'It has no type.'],
+      [11, 'A member beside the payload is no text, number or boolean (extra).'],
+      [12, 'Its timestamp is no time.'],
+      [13, NEITHER],
+      [14, NEITHER],
       [15, undefined],
     ])
   })
 
   it('are UTF-8 without a byte order mark', async () => {
     const lines = await read(Buffer.from('\ufeff{"type":"t","data":1}\n{"type":"\xff","data":1}', 'latin1'))
-    expect(lines.map(fault)).toEqual(['The line is not UTF-8.', 'The line is not UTF-8.'])
-    expect((await read('\ufeff{"type":"t","data":1}')).map(fault)).toEqual([
-      'The line begins with a byte order mark.',
-    ])
+    expect(lines.map(fault)).toEqual([NOT_UTF8, NOT_UTF8])
+    expect((await read('\ufeff{"type":"t","data":1}')).map(fault)).toEqual([NOT_UTF8])
   })
 
   it('that are too long are skipped without being kept', async () => {
     const good = '{"type":"t","data":1}'
-    const lines = await read(`${good}\n"${'x'.repeat(300_000)}"\n${good}\n${'y'.repeat(101)}`, {
-      maxLineBytes: 100,
-      chunk: 1000,
-    })
-    expect(lines.map(fault)).toEqual([
-      undefined,
-      'The line is longer than 100 bytes.',
-      undefined,
-      'The line is longer than 100 bytes.',
-    ])
-  })
-
-  it('come from a file, or it is said why not', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'ndjson-'))
-    try {
-      const path = join(folder, 'events.ndjson')
-      writeFileSync(path, `${cloud({ data: 1 })}\n`)
-      const lines: NdjsonLine[] = []
-      for await (const line of readNdjson(await openNdjson(path), { name: path })) lines.push(line)
-      expect(lines.map(data)).toEqual(['1'])
-      await expect(openNdjson(folder)).rejects.toThrow(ConfigError)
-      await expect(openNdjson(join(folder, 'none'))).rejects.toThrow('ENOENT')
-    } finally {
-      rmSync(folder, { recursive: true })
-    }
+    const long = 'x'.repeat(MAX_LINE_BYTES)
+    const lines = await read(`${good}\n"${long}"\n${good}\n${long}y`, { chunk: 1_000_000 })
+    expect(lines.map(fault)).toEqual([undefined, 'too long', undefined, 'too long'])
   })
 })

@@ -1,0 +1,312 @@
+/** The whole story, from the first event to the last tampering, as data. What should have been and is not stands in its `problems`. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ingestHandler } from '../functions/ingest.ts'
+import { createIngest } from '../lib/admission/slice.ts'
+import { QUARANTINE_HEADERS } from '../lib/admission/route.ts'
+import { recordKey } from '../lib/audit/entry.ts'
+import type { VerificationReport } from '../lib/audit/verification.ts'
+import type { Contracts } from '../lib/contract/contract.ts'
+import { type Fault, Outage } from '../lib/errors.ts'
+import { type Poller, polledLog, startPoller } from '../lib/local/poller.ts'
+import { openStack, QUARANTINE_TOPIC, type Stack } from '../lib/local/stack.ts'
+import type { SourceRecord } from '../lib/ports.ts'
+import { createGate, SOFTWARE } from '../lib/runtime.ts'
+import { type Attack, forge, LIES_RIPEN_MS, type Loot, sealLies } from './attacks.ts'
+import { type Deliveries, openOutputs } from './consumers.ts'
+import { countRecords, type Ledger, readLedger, recordsOf } from './ledger.ts'
+import type { Offered } from './offers.ts'
+import { sealAll, type SealedCount } from './producers.ts'
+import { openAudit, tamper, type Tampering, verifyWhole } from './tampering.ts'
+
+/** The chapters, in their order. */
+export const PHASES = ['seal', 'admit', 'attack', 'open', 'verify', 'tamper'] as const
+
+export type Phase = (typeof PHASES)[number]
+
+/** Told as the story goes on. */
+export interface Watch {
+  onPhase(phase: Phase): void
+  /** How much of the phase is done; `of` where that is known. */
+  onProgress(done: number, of: number | undefined): void
+  onPhaseEnd(phase: Phase, milliseconds: number): void
+  onFault(fault: Fault): void
+}
+
+export interface Plan {
+  /** Where the stack is made; empty or not there yet. */
+  readonly folder: string
+  readonly bundle: Uint8Array
+  /** How many events there will be, where that is known. */
+  readonly expected: number | undefined
+  /** Whether each of them is to be admitted. */
+  readonly isSound: boolean
+  offers(contracts: Contracts): AsyncIterable<Offered>
+}
+
+export interface AttackOutcome extends Omit<Attack, 'records'> {
+  readonly sent: number
+  /** How many ended how: by code, or `admitted`, or `undecided`. */
+  readonly ended: ReadonlyMap<string, number>
+}
+
+export interface Outcome {
+  readonly contracts: Contracts
+  readonly sealing: SealedCount
+  /** Records in the channels' topics: events and attacks. */
+  readonly sent: number
+  readonly ledger: Ledger
+  readonly attacks: readonly AttackOutcome[]
+  readonly deliveries: Deliveries
+  readonly audit: VerificationReport
+  readonly tamperings: readonly Tampering[]
+  /** Of the events: what poller, handler and gate decided in a second. */
+  readonly eventsPerSecond: number
+  readonly invocations: number
+  readonly problems: readonly string[]
+}
+
+const PARTITIONS = 4
+const ATTACKS_OF_A_KIND = 8
+const LANES = 4
+const BATCH_SIZE = 1_000
+const WINDOW_MS = 50
+const LOOK_MS = 100
+/** Nothing decided for so long: something does not answer. */
+const STALL_MS = 60_000
+const MAX_LOOT = 64
+const LOOT_PER_PARTITION = 64
+
+export async function runDemo(plan: Plan, watch: Watch): Promise<Outcome> {
+  const { folder, bundle } = plan
+  const stack = await openStack({ folder, bundle, partitions: PARTITIONS, software: SOFTWARE })
+  try {
+    return await new Run(stack, plan, watch).tell()
+  } finally {
+    await stack.close()
+  }
+}
+
+class Run {
+  readonly #stack: Stack
+  readonly #plan: Plan
+  readonly #watch: Watch
+  readonly #loot: Loot
+
+  constructor(stack: Stack, plan: Plan, watch: Watch) {
+    this.#stack = stack
+    this.#plan = plan
+    this.#watch = watch
+    this.#loot = { stack, partitions: PARTITIONS, count: ATTACKS_OF_A_KIND }
+  }
+
+  async tell(): Promise<Outcome> {
+    const stack = this.#stack
+    const watch = this.#watch
+    const { contracts } = stack
+    const sealing = await this.#phase('seal', () =>
+      sealAll(stack, this.#plan.offers(contracts), {
+        onSealed: (records) => watch.onProgress(records, this.#plan.expected),
+        onFault: (fault) => watch.onFault(fault),
+      }),
+    )
+    const lies = await sealLies(sealing.samples, this.#loot)
+    const ripe = performance.now() + LIES_RIPEN_MS
+    const gate = createGate(createIngest(stack.gateParts()), 'throw')
+    const handler = ingestHandler(() => Promise.resolve(gate))
+    const work = new Stopwatch()
+    const poller = await startPoller({
+      source: polledLog(stack.log),
+      group: 'sealgate-ingest',
+      topics: stack.ingress,
+      handler: (event, context) => work.during(() => handler(event, context)),
+      options: { batchSize: BATCH_SIZE, batchingWindowMs: WINDOW_MS, concurrency: LANES },
+    })
+    let seconds = 0
+    let attacked: Attacked
+    try {
+      await this.#phase('admit', () => this.#drain(poller, sealing.sealed))
+      seconds = work.seconds()
+      attacked = await this.#phase('attack', async () => {
+        const forgeries = forge(await this.#admitted(), this.#loot)
+        await sleep(Math.max(0, ripe - performance.now()))
+        return this.#attack([...forgeries, ...lies], poller)
+      })
+    } finally {
+      await poller.stop()
+      await gate.close()
+    }
+    const deliveries = await this.#phase('open', () =>
+      openOutputs(stack, sealing.samples, (records) => watch.onProgress(records, undefined)),
+    )
+    const ledger = await readLedger(stack.log, new Set(attacked.places.flat()))
+    const audit = await openAudit(stack)
+    const report = await this.#phase('verify', () => verifyWhole(audit))
+    const tamperings = await this.#phase('tamper', () => tamper(audit, ledger))
+    let sent = 0
+    for (const topic of stack.ingress) sent += await countRecords(stack.log, topic)
+    const { invocations } = poller.stats()
+    const eventsPerSecond = seconds > 0 ? Math.round(sealing.sealed / seconds) : 0
+    const attacks = outcomesOf(attacked, ledger)
+    const outcome = {
+      ...{ contracts, sealing, sent, ledger, attacks, deliveries, audit: report, tamperings },
+      ...{ eventsPerSecond, invocations },
+    }
+    const quarantined = await countRecords(stack.log, QUARANTINE_TOPIC)
+    return { ...outcome, problems: problemsOf(outcome, quarantined, this.#plan.isSound) }
+  }
+
+  async #phase<T>(phase: Phase, work: () => Promise<T>): Promise<T> {
+    this.#watch.onPhase(phase)
+    const begun = performance.now()
+    const result = await work()
+    this.#watch.onPhaseEnd(phase, performance.now() - begun)
+    return result
+  }
+
+  /** Waits until the gate has decided all there is. */
+  async #drain(poller: Poller, expected: number): Promise<void> {
+    const look = setInterval(() => this.#watch.onProgress(poller.stats().records, expected), LOOK_MS)
+    try {
+      let { records } = poller.stats()
+      while (!(await poller.drained(STALL_MS))) {
+        const stats = poller.stats()
+        if (stats.records === records)
+          throw new Outage(
+            'unexpected',
+            `the gate stands still after ${records} records: ${reasonOf(stats.lastError)}`,
+          )
+        ;({ records } = stats)
+      }
+      this.#watch.onProgress(poller.stats().records, expected)
+    } finally {
+      clearInterval(look)
+    }
+  }
+
+  /** Some of the records that were admitted, from every partition. */
+  async #admitted(): Promise<SourceRecord[]> {
+    const { log, ingress } = this.#stack
+    const refused = new Set<string>()
+    for await (const records of recordsOf(log, QUARANTINE_TOPIC))
+      for (const record of records) refused.add(originOf(record))
+    const byPartition: SourceRecord[][] = []
+    for (const topic of ingress) {
+      for (let partition = 0; partition < PARTITIONS; partition++) {
+        const { records } = await log.read(topic, partition, 0n, { maxRecords: LOOT_PER_PARTITION })
+        byPartition.push(records.filter((record) => !refused.has(recordKey(topic, partition, record.offset))))
+      }
+    }
+    return roundRobin(byPartition, MAX_LOOT)
+  }
+
+  async #attack(attacks: readonly Attack[], poller: Poller): Promise<Attacked> {
+    const places: string[][] = []
+    const before = poller.stats().records
+    for (const { records } of attacks) {
+      const appended = await this.#stack.log.append(records)
+      places.push(appended.map(({ topic, partition, offset }) => recordKey(topic, partition, offset)))
+    }
+    await this.#drain(poller, before + places.flat().length)
+    return { attacks, places }
+  }
+}
+
+/** From the first beginning to the last end. */
+class Stopwatch {
+  #begun = Infinity
+  #ended = -Infinity
+
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    this.#begun = Math.min(this.#begun, performance.now())
+    try {
+      return await work()
+    } finally {
+      this.#ended = performance.now()
+    }
+  }
+
+  seconds(): number {
+    return Math.max(0, (this.#ended - this.#begun) / 1000)
+  }
+}
+
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : 'nobody said why')
+
+/** Attacks, and where each record of each came to lie. */
+interface Attacked {
+  readonly attacks: readonly Attack[]
+  readonly places: readonly (readonly string[])[]
+}
+
+/** `topic/partition/offset` that a quarantined record came from. */
+function originOf({ headers }: SourceRecord): string {
+  const [topic = '', partition, offset] = (['topic', 'partition', 'offset'] as const).map((name) => {
+    const header = headers.findLast((one) => one.name === QUARANTINE_HEADERS[name])
+    return Buffer.from(header?.value ?? []).toString()
+  })
+  return recordKey(topic, Number(partition), BigInt(offset ?? 0))
+}
+
+/** The first of each list, then the second of each, and so on. */
+function roundRobin<T>(lists: readonly (readonly T[])[], count: number): T[] {
+  const longest = Math.max(0, ...lists.map(({ length }) => length))
+  const taken: T[] = []
+  for (let index = 0; index < longest && taken.length < count; index++)
+    taken.push(...lists.flatMap((list) => list.slice(index, index + 1)))
+  return taken.slice(0, count)
+}
+
+function outcomesOf({ attacks, places }: Attacked, ledger: Ledger): AttackOutcome[] {
+  return attacks.map(({ name, tries, expected }, index) => {
+    const own = places[index] ?? []
+    const ended = new Map<string, number>()
+    for (const place of own) {
+      const end = ledger.asked.get(place) ?? 'undecided'
+      ended.set(end, (ended.get(end) ?? 0) + 1)
+    }
+    return { name, tries, expected, sent: own.length, ended }
+  })
+}
+
+function problemsOf(outcome: Omit<Outcome, 'problems'>, quarantined: number, isSound: boolean): string[] {
+  const { sealing, sent, ledger, attacks, deliveries, audit, tamperings } = outcome
+  const problems: string[] = []
+  const expect = (isSo: boolean, otherwise: string): void => {
+    if (!isSo) problems.push(otherwise)
+  }
+  const attacking = attacks.reduce((sum, attack) => sum + attack.sent, 0)
+  const rejected = [...ledger.rejected.values()].reduce((sum, count) => sum + count, 0)
+  expect(
+    sent === sealing.sealed + attacking,
+    `${sealing.sealed} + ${attacking} records were sent, and ${sent} are there`,
+  )
+  expect(ledger.entries === sent, `${sent} records are there, and ${ledger.entries} audit entries`)
+  expect(
+    ledger.admitted + rejected === sent,
+    `${sent} records are there; ${ledger.admitted} were admitted and ${rejected} rejected`,
+  )
+  expect(rejected === quarantined, `${rejected} were rejected, and ${quarantined} are in quarantine`)
+  expect(ledger.unreadable === 0, `${ledger.unreadable} records of the audit topic cannot be read`)
+  expect(
+    !isSound || rejected === attacking,
+    `no event but the ${attacking} attacks was to be rejected, and ${rejected} records were`,
+  )
+  for (const { name, expected, sent: tried, ended } of attacks) {
+    const ends = Array.from(ended, ([end, count]) => `${count} ${end}`).join(', ')
+    expect(ended.get(expected) === tried, `attack "${name}": ${tried} were to end as ${expected}: ${ends}`)
+  }
+  for (const { channel, records, sealed, opened } of deliveries.channels) {
+    const written = [...(ledger.outputs.get(channel)?.values() ?? [])].reduce((sum, count) => sum + count, 0)
+    expect(records === written, `${channel} holds ${records} records, and the audit speaks of ${written}`)
+    expect(opened === sealed, `${channel}: its consumers could open ${opened} of ${sealed} sealed records`)
+  }
+  expect(audit.verified, `the audit does not verify: ${audit.breaks.length} breaks`)
+  expect(audit.headsKnown, 'the heads of the audit are not known')
+  expect(
+    audit.entries === ledger.entries,
+    `${audit.entries} of ${ledger.entries} audit entries are covered by segments`,
+  )
+  for (const { name, isNamed } of tamperings)
+    expect(isNamed, `tampering "${name}" was not found for what it is`)
+  return problems
+}
