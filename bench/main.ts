@@ -1,0 +1,99 @@
+/** `npm run bench [-- NAME] [--json] [--quick]`: what is measured and how stands in docs/performance.md. */
+import { spawnSync } from 'node:child_process'
+import { availableParallelism, cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { admission } from './admission.ts'
+import { coldStart } from './cold-start.ts'
+import { contracts } from './contracts.ts'
+import { FULL, QUICK, type Result, type Setting, tableText } from './measure.ts'
+import { loadPeers, peersInstalled } from './peers.ts'
+import { sealing } from './sealing.ts'
+import { stages } from './stages.ts'
+
+const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> = {
+  admission,
+  sealing,
+  'cold-start': coldStart,
+  contracts,
+  stages,
+}
+
+const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`
+
+async function main(): Promise<number> {
+  const asked = readArguments(process.argv.slice(2))
+  if (asked === undefined) return 2
+  const { names, json, quick } = asked
+  if (!quick && !peersInstalled() && !installPeers()) return 1
+  const peers = peersInstalled() ? await loadPeers() : []
+  const setting = { effort: quick ? QUICK : FULL, quick, peers }
+  const facts = {
+    node: process.version,
+    cores: availableParallelism(),
+    cpu: cpus()[0]?.model ?? 'unknown',
+    peers: Object.fromEntries(peers.map(({ name, version }) => [name, version])),
+    rounds: setting.effort.rounds,
+  }
+  if (!json) console.log(factsText(facts))
+  const results: Record<string, unknown> = {}
+  for (const name of names) {
+    const result = await BENCHES[name]?.(setting)
+    if (result === undefined) continue
+    results[name] = result.data
+    if (!json) console.log(`\n${name}\n${tableText(result.table)}`)
+  }
+  const [only] = names
+  if (json)
+    console.log(
+      JSON.stringify({
+        ...(names.length === 1 && only !== undefined ? spread(results[only]) : results),
+        facts,
+      }),
+    )
+  return 0
+}
+
+const spread = (data: unknown): object => (typeof data === 'object' && data !== null ? data : {})
+
+function readArguments(args: string[]): { names: string[]; json: boolean; quick: boolean } | undefined {
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { json: { type: 'boolean', default: false }, quick: { type: 'boolean', default: false } },
+    })
+    const unknown = positionals.filter((name) => !Object.hasOwn(BENCHES, name))
+    if (unknown.length > 0) throw new TypeError(`There is no benchmark called ${unknown.join(', ')}.`)
+    return { ...values, names: positionals.length > 0 ? positionals : Object.keys(BENCHES) }
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`)
+    return undefined
+  }
+}
+
+/** The peers are kept out of the project's own `npm ci`. Their npm speaks on stderr: stdout is for results. */
+function installPeers(): boolean {
+  console.error('The peers are not installed yet: npm ci --prefix bench')
+  const npm = spawnSync('npm', ['ci', '--prefix', import.meta.dirname, '--no-audit', '--no-fund'], {
+    stdio: ['ignore', 2, 2],
+  })
+  if (npm.status === 0 && peersInstalled()) return true
+  console.error('The peers could not be installed. Do it by hand, or measure without them by --quick.')
+  return false
+}
+
+function factsText(facts: {
+  node: string
+  cores: number
+  cpu: string
+  peers: Record<string, string>
+  rounds: number
+}): string {
+  const peers = Object.entries(facts.peers).map(([name, version]) => `${name} ${version}`)
+  return [
+    `Node ${facts.node}, ${facts.cores} cores (${facts.cpu}); peers: ${peers.join(', ') || 'none'}`,
+    `medians of ${facts.rounds} interleaved rounds, quartiles in brackets`,
+  ].join('\n')
+}
+
+process.exitCode = await main()

@@ -1,0 +1,33 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+
+const bench = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+  spawnSync(process.execPath, [join(import.meta.dirname, '../bench/main.ts'), ...args], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  })
+
+describe('npm run bench', () => {
+  test('admission --json prints nothing but its rows: batch and single, each beside its floor and the peers', () => {
+    const { stdout, status } = bench('admission', '--json', '--quick')
+    expect(status).toBe(0)
+    const { rows } = JSON.parse(stdout)
+    expect(rows.map((row: { case: string }) => row.case)).toEqual(['batch', 'single'])
+    for (const row of rows) {
+      expect(row.eventsPerSecond).toBeGreaterThan(0)
+      // Nothing is faster than a part of itself; the upper bound only tells that it is a ratio.
+      expect(row.floorRatio).toBeGreaterThan(0.8)
+      expect(row.floorRatio).toBeLessThan(20)
+      for (const ratio of Object.values(row.peers)) expect(ratio).toBeGreaterThan(0)
+    }
+  }, 60_000)
+
+  test('names the benchmarks that there are where one is asked for that is not, with exit code 2', () => {
+    const { stdout, stderr, status } = bench('admision')
+    expect(status).toBe(2)
+    expect(stdout).toBe('')
+    expect(stderr).toContain('no benchmark called admision')
+    expect(stderr).toContain('admission, sealing, cold-start, contracts, stages')
+  })
+})
