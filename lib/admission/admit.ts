@@ -240,6 +240,7 @@ function openAndCheck(examined: Examined, event: Authorised, gate: Gate, keys: P
     const payload = keys.lend(request, (dataKey) => open(event, dataKey))
     event.contract.payload.check(event.body.claims.contentType, payload)
     const outputs = event.contract.routes.map((route) => treat(route, payload, examined.record.key, gate))
+    checkLength(outputs, event, gate)
     return { admitted: true, event, payload, outputs }
   } catch (error) {
     if (!(error instanceof Rejection)) throw error
@@ -249,14 +250,23 @@ function openAndCheck(examined: Examined, event: Authorised, gate: Gate, keys: P
 
 function treat(route: Route, payload: Uint8Array, key: Uint8Array | null, gate: Gate): Treated {
   const treated = route.treat(payload, gate.pseudonyms)
-  // Treatments may lengthen: an output that no topic takes would hold the partition up for ever.
-  if (treated.length > Math.min(gate.maxValueBytes, MAX_PLAINTEXT_BYTES)) {
-    throw new Rejection(
-      'over-limit',
-      `what ${route.consumer} would get of the payload is longer than an event may be`,
-    )
-  }
   return { route, payload: treated, key: route.partitionBy === undefined ? key : route.keyOf(treated) }
+}
+
+/**
+ * Treatments may lengthen, and several consumers may share a channel: what no topic takes in one batch would hold the
+ * partition up for ever. Each further output to a channel counts with its header.
+ */
+function checkLength(outputs: readonly Treated[], event: Authorised, gate: Gate): void {
+  const limit = Math.min(gate.maxValueBytes, MAX_PLAINTEXT_BYTES)
+  const lengths = new Map<string, number>()
+  for (const { route, payload } of outputs) {
+    const before = lengths.get(route.channel)
+    const length = payload.length + (before === undefined ? 0 : before + event.body.protected.length)
+    if (length > limit)
+      throw new Rejection('over-limit', `what would go to ${route.channel} is longer than an event may be`)
+    lengths.set(route.channel, length)
+  }
 }
 
 /** A verdict against a record. */

@@ -94,7 +94,13 @@ export function parseVectorFile(file: string, text: string): VectorGroup {
       .map((row, index) => unwrapOf(reading, row, `unwraps[${index}]`)),
   }
   reading.end()
-  return { group, vectors, maxValueBytes: world.maxValueBytes, world, run: () => runGroup(group, vectors, world) }
+  return {
+    group,
+    vectors,
+    maxValueBytes: world.maxValueBytes,
+    world,
+    run: () => runGroup(group, vectors, world),
+  }
 }
 
 /** What a file's vectors are judged by. */

@@ -8,7 +8,7 @@ import { createLocalSink } from '../../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import type { Gate } from '../../lib/runtime.ts'
-import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 
 const ORIGIN = {
   eventSourceArn: 'arn:aws:kafka:eu-west-1:000000000000:cluster/test',
@@ -244,6 +244,29 @@ describe('a slice', () => {
     await expect(handle(lost, records)).rejects.toThrow('position-missing')
     await lost.close()
     expect(await shop.records(AUDIT_TOPIC)).toEqual([])
+  })
+
+  it('rejects what its consumers would get too much of for any batch, rather than wait for ever', async () => {
+    const tagged = ORDER_CONTRACT.replace(
+      'orderId: { type: string }',
+      'orderId: { type: string }\n    tags: { type: array, items: { type: string } }',
+    )
+      .replace('maxBytes: 65536', 'maxBytes: 1048576')
+      .replace('treatments: { /total: pass,', 'treatments: { /tags: { pseudonym: analytics }, /total: pass,')
+    shop = await openShop([tagged])
+    const sealer = shop.sealer('shop-web')
+    const tags = (count: number): string[] => Array.from({ length: count }, (_, index) => String(index))
+    const event = (count: number): ReturnType<typeof order> => ({
+      ...order(1),
+      data: { orderId: 'A', total: 1, tags: tags(count), customer: { id: 'c' } },
+    })
+    await sealer.send('orders', [event(10), event(30_000), event(11)])
+    await sealer.close()
+    const gate = shop.gate()
+    await handle(gate, await shop.records('orders'))
+    await gate.close()
+    expect(await shop.codes()).toEqual(['over-limit'])
+    expect(await shop.records('orders.analytics')).toHaveLength(2)
   })
 
   it('decides the same whatever slices its records come in: one by one, all at once, or cut anywhere', async () => {
