@@ -13,7 +13,7 @@ import { isObject, type JsonObject, type JsonValue, member } from '../lib/contra
 import { importPublicKey, type PublicKey, thumbprint } from '../lib/envelope/crypto.ts'
 import { suiteOf } from '../lib/envelope/suite.ts'
 import { ConfigError, type Fault, REJECTION_CODES } from '../lib/errors.ts'
-import { EXIT, type ExitStatus, fail, type Io, table } from './io.ts'
+import { EXIT, type ExitStatus, fail, type Io, printable, table } from './io.ts'
 
 /** `progress`, where standard error is a terminal, takes a text that replaces the last one, without a line end. */
 export interface AuditIo extends Io {
@@ -227,13 +227,6 @@ function text(json: JsonObject, name: string): string {
   const value = member(json, name)
   if (typeof value !== 'string') throw new TypeError(`${name} is missing`)
   return value
-}
-
-/** Texts of producers may hold what a terminal obeys, or what turns letters round. */
-function printable(value: string): string {
-  return value.replaceAll(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (character) => {
-    return character === '\n' ? character : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`
-  })
 }
 
 const jsonText = (value: unknown): string =>

@@ -60,8 +60,23 @@ function newProgram(terminal: Terminal): Command {
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)
+  for (const [parent, commands] of Object.entries(EXAMPLES))
+    for (const [name, example] of Object.entries(commands))
+      child(child(program, parent), name)?.addHelpText(
+        'after',
+        `\nExample:\n  sealgate ${parent} ${name}${example}`,
+      )
   return program
 }
+
+/** Of commands that are described elsewhere. */
+const EXAMPLES = {
+  audit: { verify: '', search: ' --code schema-invalid --since 2026-11-22' },
+  contracts: { check: ' contracts', build: ' contracts --out contracts.bundle.json', show: ' order.placed' },
+} as const
+
+const child = (command: Command | undefined, name: string): Command | undefined =>
+  command?.commands.find((each) => each.name() === name)
 
 function addAudit(program: Command, terminal: Terminal): void {
   let folder = ''
@@ -70,8 +85,7 @@ function addAudit(program: Command, terminal: Terminal): void {
     terminal,
     openLocalAudit(() => folder),
   )
-  const audit = program.commands.find((command) => command.name() === 'audit')
-  for (const command of audit?.commands ?? []) {
+  for (const command of child(program, 'audit')?.commands ?? []) {
     command.addOption(folderOption(terminal))
     command.hook('preAction', () => {
       const given: unknown = command.getOptionValue('folder')
@@ -103,7 +117,7 @@ function usageError(error: CommanderError, program: Command, argv: readonly stri
   const path = [program.name()]
   let command: Command | undefined = program
   for (const word of argv) {
-    command = command.commands.find((each) => each.name() === word)
+    command = child(command, word)
     if (command === undefined) break
     path.push(word)
   }

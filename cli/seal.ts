@@ -51,7 +51,7 @@ export function addSealCommands(program: Command, terminal: Terminal): void {
     .addOption(new Option('--json', 'no difference: the record is JSON'))
     .addHelpText(
       'after',
-      '\nExample:\n  echo \'{"orderId":"A-1"}\' | sealgate seal --type com.example.order.placed.v1 > record.json',
+      '\nExamples:\n  sealgate seal event.json > record.json\n  echo \'{"orderId":"A-1"}\' | sealgate seal --type com.example.order.placed.v1 | sealgate inspect',
     )
     .action((file: string, options: SealOptions) => seal(terminal, file, options))
   program

@@ -1,0 +1,42 @@
+/** A terminal of a test: what a command wrote, and how it ended. */
+import { Readable } from 'node:stream'
+import { run } from '../../cli/program.ts'
+import type { Terminal } from '../../cli/terminal.ts'
+
+export interface Ran {
+  readonly out: string
+  readonly err: string
+  readonly status: number | undefined
+}
+
+export interface Around {
+  readonly input?: string | Uint8Array
+  readonly env?: Readonly<Record<string, string>>
+  readonly stop?: AbortSignal
+  readonly nowMs?: number
+  /** Told of each line of standard output as it comes. */
+  readonly onLine?: (line: string) => void
+}
+
+/** Runs `sealgate` in this process. */
+export async function sealgate(args: readonly string[], around: Around = {}): Promise<Ran> {
+  const out: string[] = []
+  const err: string[] = []
+  let status: number | undefined
+  const terminal: Terminal = {
+    write: (text) => {
+      out.push(text)
+      around.onLine?.(text)
+    },
+    warn: (text) => void err.push(text),
+    colours: { out: false, err: false },
+    exit: (code) => void (status = code),
+    env: around.env ?? {},
+    now: () => around.nowMs ?? Date.now(),
+    input: () => Readable.from(around.input === undefined ? [] : [Buffer.from(around.input)]),
+    drained: () => Promise.resolve(),
+    stopSignal: () => around.stop ?? AbortSignal.timeout(20_000),
+  }
+  await run(args, terminal)
+  return { out: out.join('\n'), err: err.join('\n'), status }
+}
