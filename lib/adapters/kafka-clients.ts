@@ -1,0 +1,202 @@
+/** kafkajs's clients of one cluster, and how long anybody waits for them. */
+import {
+  type Admin,
+  type ICustomPartitioner,
+  Kafka,
+  logLevel,
+  type PartitionMetadata,
+  type Producer,
+  type SASLOptions,
+} from 'kafkajs'
+import { Outage } from '../errors.ts'
+import { byDeadline } from '../keys/deadline.ts'
+import type { Clock } from '../ports.ts'
+import { isPassing } from './kafka-outage.ts'
+import { repairKafkajs } from './kafka-repairs.ts'
+import type { KafkaSasl, KafkaSinkSettings } from './kafka-settings.ts'
+
+/** How long something may take, and what it means when it takes longer. */
+export interface Limit {
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly late: () => Outage
+}
+
+interface SharedAdmin {
+  readonly client: Admin
+  readonly connected: Promise<void>
+  /** Milliseconds since 1970. */
+  used: number
+}
+
+export class KafkaClients {
+  readonly #settings: KafkaSinkSettings
+  readonly #clock: Clock
+  readonly #kafka: Kafka
+  #admin: SharedAdmin | undefined
+  #closed = false
+
+  constructor(settings: KafkaSinkSettings, clock: Clock) {
+    repairKafkajs()
+    this.#settings = settings
+    this.#clock = clock
+    const { brokers, clientId, tls, sasl } = settings
+    this.#kafka = new Kafka({
+      // Each client begins with another broker: one that is down must not be the first for ever.
+      brokers: () => shuffled(brokers),
+      clientId,
+      ssl: tls !== undefined && { ...tls, minVersion: 'TLSv1.2', rejectUnauthorized: true },
+      ...(sasl === undefined ? {} : { sasl: saslOptions(sasl) }),
+      connectionTimeout: settings.connectionTimeoutMs,
+      authenticationTimeout: settings.authenticationTimeoutMs,
+      requestTimeout: settings.requestTimeoutMs,
+      enforceRequestTimeout: true,
+      // Whatever is tried again is tried again here: kafkajs's own retries would partition and send anew (K4).
+      retry: { retries: 0 },
+      // Every error is thrown, and says more where it is translated.
+      logLevel: logLevel.NOTHING,
+    })
+  }
+
+  /** A producer that is not connected yet. The transactional id alone makes it idempotent (K5). */
+  producer(transactionalId: string): Producer {
+    return this.#kafka.producer({
+      transactionalId,
+      transactionTimeout: this.#settings.transactionTimeoutMs,
+      maxInFlightRequests: 1,
+      retry: { retries: 0 },
+      allowAutoTopicCreation: false,
+      createPartitioner: explicitPartitions,
+    })
+  }
+
+  /** Asks by the one connection for questions; it is thrown away at the first error, and when it was idle for long. */
+  async ask<T>(question: (admin: Admin) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new Outage('sink-unavailable', 'This sink has been closed.')
+    if (this.#admin !== undefined && this.isStale(this.#admin.used)) this.#dropAdmin()
+    const admin = (this.#admin ??= this.#connectAdmin())
+    try {
+      await admin.connected
+      const answer = await question(admin.client)
+      admin.used = this.#clock.now()
+      return answer
+    } catch (error) {
+      if (this.#admin === admin) this.#dropAdmin()
+      throw error
+    }
+  }
+
+  /** Whether a connection that was last used then may have died unnoticed: a frozen process, a NAT that forgot it. */
+  isStale(used: number): boolean {
+    const idle = this.#clock.now() - used
+    return idle < 0 || idle > this.#settings.maxIdleMs
+  }
+
+  limit(deadline: number, name: string): Limit {
+    const late = (): Outage =>
+      new Outage('deadline', `${name}: no time left; whether it happened is not known.`)
+    return { at: deadline, late }
+  }
+
+  /** The same, and not longer than opening may take. */
+  limitOfOpening(deadline: number, name: string): Limit {
+    const { openTimeoutMs } = this.#settings
+    const at = this.#clock.now() + openTimeoutMs
+    if (at >= deadline) return this.limit(deadline, name)
+    const reason = `${name}: no broker answered within ${openTimeoutMs} ms (openTimeoutMs). Check brokers and network.`
+    return { at, late: () => new Outage('sink-unavailable', reason) }
+  }
+
+  /** Begins `work` unless it is too late, and waits for it no longer than it may take. */
+  async within<T>(limit: Limit, work: () => Promise<T>): Promise<T> {
+    if (this.#clock.now() >= limit.at) throw limit.late()
+    return byDeadline(work(), limit.at, this.#clock, limit.late)
+  }
+
+  /** Tries again, ever less often, while errors are of that kind and there is time. */
+  async repeat<T>(
+    limit: Limit,
+    waits: { readonly firstMs: number; readonly longestMs: number },
+    mayPass: (error: unknown) => boolean,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    let last: Error | undefined
+    for (let wait = waits.firstMs; ; wait = Math.min(wait * 2, waits.longestMs)) {
+      try {
+        return await work()
+      } catch (error) {
+        // Cut short in a later try: what the one before met says more.
+        if (error instanceof Outage && last !== undefined && this.#clock.now() >= limit.at) throw last
+        if (!mayPass(error) || this.#clock.now() + wait >= limit.at) throw error
+        last = error instanceof Error ? error : undefined
+      }
+      await new Promise((resolve) => setTimeout(resolve, wait))
+    }
+  }
+
+  /** `repeat` for work that begins with a connection (K12: one dead broker makes questions to the others fail). */
+  persist<T>(limit: Limit, work: () => Promise<T>): Promise<T> {
+    return this.repeat(limit, { firstMs: 20, longestMs: 1000 }, isPassing, work)
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    const admin = this.#admin
+    this.#admin = undefined
+    if (admin !== undefined) await disconnect(admin.client, admin.connected)
+  }
+
+  #connectAdmin(): SharedAdmin {
+    const client = this.#kafka.admin({ retry: { retries: 0 } })
+    return { client, connected: client.connect(), used: this.#clock.now() }
+  }
+
+  #dropAdmin(): void {
+    const admin = this.#admin
+    this.#admin = undefined
+    if (admin !== undefined) void disconnect(admin.client, admin.connected)
+  }
+}
+
+/** Ends a client whatever it is doing. It may still be connecting: then it is ended again when that is over. Never rejects. */
+export async function disconnect(client: Admin | Producer, underWay: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const long = new Promise((resolve) => {
+    timer = setTimeout(resolve, PATIENCE_MS)
+  })
+  const ended = Promise.allSettled([client.disconnect(), underWay]).then(() => client.disconnect())
+  await Promise.race([ended.catch(() => undefined), long])
+  clearTimeout(timer)
+}
+
+const PATIENCE_MS = 2000
+
+const saslOptions = ({ mechanism, username, password }: KafkaSasl): SASLOptions => ({
+  mechanism,
+  username,
+  password,
+})
+
+function shuffled(list: readonly string[]): string[] {
+  return list
+    .map((item) => ({ item, key: Math.random() }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ item }) => item)
+}
+
+/**
+ * The partition is always ours to choose. kafkajs silently leaves out messages for a partition that it does not know
+ * (K14), so that one is refused here.
+ */
+const explicitPartitions: ICustomPartitioner = () => {
+  const known = new WeakMap<readonly PartitionMetadata[], ReadonlySet<number>>()
+  return ({ topic, partitionMetadata, message: { partition } }) => {
+    let ids = known.get(partitionMetadata)
+    if (ids === undefined) {
+      ids = new Set(partitionMetadata.map(({ partitionId }) => partitionId))
+      known.set(partitionMetadata, ids)
+    }
+    if (partition !== undefined && ids.has(partition)) return partition
+    throw new Outage('sink-denied', `${topic} has no partition ${partition ?? '(none named)'}.`)
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * Repairs of kafkajs 2.2.4, whose last release is this one (docs/decisions/0004-kafkajs.md). They reach into its inside,
+ * so they refuse any other version. The imports are static: they must survive a bundler.
+ */
+import type { IHeaders } from 'kafkajs'
+import type { Coordinator, CoordinatorQuery } from 'kafkajs/src/cluster/index.js'
+import Cluster from 'kafkajs/src/cluster/index.js'
+import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
+import Encoder from 'kafkajs/src/protocol/encoder.js'
+import kafkajs from 'kafkajs/package.json' with { type: 'json' }
+import type { Header } from '../ports.ts'
+
+const REPAIRED_VERSION = '2.2.4'
+const TRANSACTION = 1
+
+let repaired = false
+
+/** Once a process, before its first client. Throws where kafkajs is not the version that it was made for. */
+export function repairKafkajs(version: string = kafkajs.version): void {
+  if (version !== REPAIRED_VERSION)
+    throw new TypeError(
+      `kafkajs ${version} is installed; this software is made for ${REPAIRED_VERSION} alone: pin that version.`,
+    )
+  if (repaired) return
+  repaired = true
+  repairRetries()
+  repairCoordinators()
+  repairIdleTimer()
+  repairNullHeaders()
+}
+
+/** K8: its transaction manager reads settings that nobody sets, and so waits 300 ms between five tries; ours are none. */
+function repairRetries(): void {
+  Cluster.prototype.retry = { retries: 0 }
+}
+
+/**
+ * K10: it asks for the coordinator before each request of a transaction. Here each cluster, which lives and dies with its
+ * producer, keeps them until a request is rejected. K11: what a broker answers to the question is not lost.
+ */
+function repairCoordinators(): void {
+  const { findGroupCoordinator: find } = Cluster.prototype
+  const known = new WeakMap<Cluster, Map<string, string | number>>()
+
+  Cluster.prototype.findGroupCoordinator = async function (query: CoordinatorQuery): Promise<Coordinator> {
+    // Only a transactional producer asks for a transaction's coordinator; consumers and admins keep to their own ways.
+    if (query.coordinatorType === TRANSACTION && !known.has(this)) known.set(this, new Map())
+    const nodes = known.get(this)
+    if (nodes === undefined) return find.call(this, query)
+    const name = `${query.coordinatorType ?? 0}:${query.groupId}`
+    const forgetting = async <T>(request: () => Promise<T>): Promise<T> => {
+      try {
+        return await request()
+      } catch (error) {
+        nodes.delete(name)
+        throw error
+      }
+    }
+    const nodeId = nodes.get(name)
+    const broker = await forgetting(() =>
+      nodeId === undefined ? find.call(this, query) : this.findBroker({ nodeId }),
+    )
+    nodes.set(name, broker.nodeId)
+    return {
+      nodeId: broker.nodeId,
+      initProducerId: (request) => forgetting(() => broker.initProducerId(request)),
+      addPartitionsToTxn: (request) => forgetting(() => broker.addPartitionsToTxn(request)),
+      addOffsetsToTxn: (request) => forgetting(() => broker.addOffsetsToTxn(request)),
+      txnOffsetCommit: (request) => forgetting(() => broker.txnOffsetCommit(request)),
+      endTxn: (request) => forgetting(() => broker.endTxn(request)),
+    }
+  }
+
+  Cluster.prototype.findGroupCoordinatorMetadata = async function (query) {
+    // The answer is a broker's number, which only metadata turns into a broker.
+    await this.refreshMetadataIfNecessary()
+    const broker = await this.brokerPool.findConnectedBroker()
+    return broker.findGroupCoordinator(query)
+  }
+}
+
+/** K7: an idle connection woke every millisecond for a timer in the past. Only what waits needs to be looked at again. */
+function repairIdleTimer(): void {
+  const { scheduleCheckPendingRequests: schedule } = RequestQueue.prototype
+  RequestQueue.prototype.scheduleCheckPendingRequests = function () {
+    if (this.pending.length > 0 || this.throttledUntil > Date.now()) schedule.call(this)
+  }
+}
+
+/** Stands for a header's null: it is as long on the wire as an empty value, which is what kafkajs takes it for. */
+const NULL_VALUE = Buffer.alloc(0)
+
+/** K13: it cannot measure a header whose value is null, which any stranger may send us and quarantine must keep. */
+function repairNullHeaders(): void {
+  const { writeVarIntBytes: write } = Encoder.prototype
+  Encoder.prototype.writeVarIntBytes = function (value) {
+    return write.call(this, value === NULL_VALUE ? null : value)
+  }
+}
+
+/**
+ * Headers for kafkajs, in their own order and as often as they come. It takes an object, whose names come once each and
+ * numbers first; but where a value is a list it asks the list for its headers (recordBatch/record/v0), and so this one
+ * list gives all of them.
+ */
+export function wireHeaders(headers: readonly Header[]): IHeaders {
+  const wire = headers.map(({ name, value }) => ({
+    key: name,
+    value: value === null ? NULL_VALUE : Buffer.from(value.buffer, value.byteOffset, value.length),
+  }))
+  const all: Buffer[] = []
+  return { all: Object.assign(all, { map: () => wire }) }
+}
