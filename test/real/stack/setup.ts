@@ -1,0 +1,28 @@
+/** Vitest's global set-up: one stack for all files. `STACK_KAFKA` and `STACK_BROKERS` choose another than the usual. */
+import type { TestProject } from 'vitest/node'
+import { startStack } from './stack.ts'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Where the connection stands: a file, so that no secret goes through anything else. */
+    readonly connectionFile: string
+    /** Process ids of the brokers, by id from 1, for signals. */
+    readonly brokerPids: readonly number[]
+  }
+}
+
+export async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const { STACK_KAFKA: kafka = '4.3.1', STACK_BROKERS: brokers = '1' } = process.env
+  if (kafka !== '4.3.1' && kafka !== '3.9.1') throw new Error(`STACK_KAFKA=${kafka}: use 4.3.1 or 3.9.1`)
+  const stack = await startStack({
+    version: kafka,
+    brokers: brokers === '3' ? 3 : 1,
+    say: (line) => process.stdout.write(`stack: ${line}\n`),
+  })
+  project.provide('connectionFile', stack.connectionFile)
+  project.provide(
+    'brokerPids',
+    [...stack.brokers.values()].flatMap(({ pid }) => pid ?? []),
+  )
+  return () => stack.stop()
+}
