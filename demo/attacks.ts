@@ -55,7 +55,7 @@ interface Lie extends Kind {
 }
 
 /** How long what `sealLies` makes must lie before all of it is as bad as it is meant to be. */
-export const LIES_RIPEN_MS = 3_000
+export const LIES_RIPEN_MS = 2_050
 const EXPIRES_SECONDS = 1
 const MAX_VALUE_BYTES = 16 * 1024 * 1024
 

@@ -114,7 +114,7 @@ function readFlags(argv: readonly string[], screen: Terminal): Flags | undefined
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return undefined
-    const what = `${error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ')}.`
+    const what = error.message.replace(/^error: (.*?)\.?$/s, '$1.').replaceAll(/\s*\n\s*/g, ' ')
     throw new ConfigError([{ where: 'npm start', what, fix: 'See npm start -- --help.' }])
   }
 }

@@ -18,7 +18,8 @@ export interface Style {
 
 /** As JSON: the fields that are promised, then more. */
 export function summaryJson(outcome: Outcome): string {
-  const { sent, ledger, deliveries, audit, eventsPerSecond, sealing, attacks, tamperings, problems } = outcome
+  const { sent, ledger, deliveries, audit, eventsPerSecond, sealing, events, attacks, tamperings, problems } =
+    outcome
   return JSON.stringify({
     sent,
     admitted: ledger.admitted,
@@ -26,7 +27,10 @@ export function summaryJson(outcome: Outcome): string {
     outputs: Object.fromEntries(deliveries.channels.map(({ channel, records }) => [channel, records])),
     audit: { verified: audit.verified, entries: audit.entries, segments: audit.segments },
     eventsPerSecond,
-    events: { sealed: sealing.sealed, skipped: sealing.skipped, producers: sealing.producers },
+    events: {
+      ...{ sealed: sealing.sealed, skipped: sealing.skipped, producers: sealing.producers },
+      ...{ admitted: events.admitted, rejected: Object.fromEntries(events.rejected) },
+    },
     attacks: attacks.map(({ name, expected, sent: tried, ended }) => ({
       ...{ name, expected, sent: tried },
       ended: Object.fromEntries(ended),
@@ -92,13 +96,17 @@ function cutTo(text: string, width: number): string {
 
 const heading = (text: string, style: Style): string[] => ['', paint(style.colours, 'bold', text)]
 
-function totals({ sent, ledger, eventsPerSecond, invocations, sealing }: Outcome, style: Style): string[] {
+function totals(
+  { sent, ledger, events, eventsPerSecond, invocations, sealing }: Outcome,
+  style: Style,
+): string[] {
   const rejected = [...ledger.rejected.values()].reduce((sum, each) => sum + each, 0)
   const skipped = sealing.skipped === 0 ? '' : `, ${count(sealing.skipped)} lines skipped`
   const waited =
     sealing.waitedMs < 500
       ? ''
       : `; ${(sealing.waitedMs / 1000).toFixed(1)} s of sealing were waiting, to keep to the contracts' perSecond`
+  const own = Array.from(events.rejected, ([code, times]) => `${count(times)} ${code}`).join(', ')
   const codes = Array.from(ledger.rejected).sort((a, b) => b[1] - a[1])
   return [
     ...heading('What came in', style),
@@ -109,7 +117,10 @@ function totals({ sent, ledger, eventsPerSecond, invocations, sealing }: Outcome
           cell(`records sent by ${count(sealing.producers)} producers and an attacker${skipped}`),
         ],
         [{ ...number(ledger.admitted), colour: 'green' }, cell('admitted')],
-        [{ ...number(rejected), colour: 'yellow' }, cell('rejected')],
+        [
+          { ...number(rejected), colour: 'yellow' },
+          cell(own === '' ? 'rejected, all of them attacks' : `rejected, of the events themselves ${own}`),
+        ],
         ...codes.map(([code, times]) => [cell(''), cell(`${count(times).padStart(6)}  ${code}`, 'dim')]),
         [
           { ...number(eventsPerSecond), colour: 'cyan' },
@@ -175,6 +186,7 @@ function specimensPart(specimens: readonly Specimen[], style: Style): string[] {
     const abreast = Math.max(1, Math.floor(room / (MIN_COLUMN + 2)) - 1)
     for (let start = 0; start < seen.length; start += abreast) {
       const some = seen.slice(start, start + abreast)
+      if (start > 0) lines.push('')
       const width = Math.min(MAX_COLUMN, Math.max(8, Math.floor(room / (some.length + 1)) - 2))
       lines.push(...specimenTable(before, some, width, fieldWidth, style))
     }
@@ -268,7 +280,7 @@ function nextPart({ kept, isDemo, ...style }: Style): string[] {
       : [
           [`npx sealgate audit verify --folder ${kept}`, 'verify this audit yourself'],
           [`npx sealgate quarantine list --folder ${kept}`, 'what was refused, and why'],
-          [`npx sealgate local status --folder ${kept}`, 'topics, and how far the gate has come'],
+          [`npx sealgate audit search --code replayed --folder ${kept}`, 'who did what, and when'],
         ]
   if (isDemo)
     rows.push(['npm start -- --input my.ndjson --contracts DIR', 'your own events, by your own contracts'])
