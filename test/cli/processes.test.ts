@@ -129,9 +129,8 @@ describe.concurrent('sealgate, as processes', () => {
     expect(new Set(ids).size).toBe(300)
   })
 
-  it('decides by hand what no gate has: the event that Lambda would send, by its handler', async ({
-    expect,
-  }) => {
+  it('decides by hand what no gate has: the event that Lambda would send, by its handler', async (test) => {
+    const { expect } = test
     const { folder, sealgate, send } = newWorld(test)
     const stack = sealgate(...START, '--no-gate')
     await stack.shows(READY)
