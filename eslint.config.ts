@@ -1,7 +1,6 @@
 /** Types, house rules and the one direction of imports (docs/decisions/0001-house.md). */
 import type { Linter } from 'eslint'
 import { defineConfig } from 'eslint/config'
-import importX from 'eslint-plugin-import-x'
 import tseslint from 'typescript-eslint'
 
 /** Packages that talk to a service: only `lib/adapters` may know them. */
@@ -60,7 +59,6 @@ export default defineConfig(
   tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { project: './tsconfig.json' } },
-    plugins: { 'import-x': importX },
     rules: {
       '@typescript-eslint/consistent-type-assertions': [
         'error',
@@ -73,7 +71,6 @@ export default defineConfig(
       ],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
-      'import-x/no-cycle': 'error',
       'no-restricted-exports': ['error', { restrictDefaultExports: { direct: true } }],
       eqeqeq: 'error',
     },
