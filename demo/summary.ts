@@ -94,6 +94,9 @@ function cutTo(text: string, width: number): string {
   return points.length <= width ? text : width === 0 ? '' : `${points.slice(0, width - 1).join('')}…`
 }
 
+const several = (number: number, thing: string): string =>
+  `${count(number)} ${thing}${number === 1 ? '' : 's'}`
+
 const heading = (text: string, style: Style): string[] => ['', paint(style.colours, 'bold', text)]
 
 function totals(
@@ -101,7 +104,7 @@ function totals(
   style: Style,
 ): string[] {
   const rejected = [...ledger.rejected.values()].reduce((sum, each) => sum + each, 0)
-  const skipped = sealing.skipped === 0 ? '' : `, ${count(sealing.skipped)} lines skipped`
+  const skipped = sealing.skipped === 0 ? '' : `, ${several(sealing.skipped, 'line')} skipped`
   const waited =
     sealing.waitedMs < 500
       ? ''
@@ -114,7 +117,7 @@ function totals(
       [
         [
           number(sent),
-          cell(`records sent by ${count(sealing.producers)} producers and an attacker${skipped}`),
+          cell(`records sent by ${several(sealing.producers, 'producer')} and an attacker${skipped}`),
         ],
         [{ ...number(ledger.admitted), colour: 'green' }, cell('admitted')],
         [
@@ -124,7 +127,7 @@ function totals(
         ...codes.map(([code, times]) => [cell(''), cell(`${count(times).padStart(6)}  ${code}`, 'dim')]),
         [
           { ...number(eventsPerSecond), colour: 'cyan' },
-          cell(`events/s through the gate, in ${count(invocations)} invocations${waited}`),
+          cell(`events/s through the gate, in ${several(invocations, 'invocation')}${waited}`),
         ],
       ],
       style,
