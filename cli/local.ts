@@ -165,7 +165,7 @@ async function untilStopped(
   let told = ''
   while (!stop.aborted) {
     await sleep(LOOK_MS, undefined, { signal: stop }).catch(() => undefined)
-    if (poller === undefined) continue
+    if (poller === undefined || stop.aborted) continue
     const { records, invocations, failures, lastError } = poller.stats()
     const reason = lastError instanceof Error ? lastError.message : ''
     if (reason !== '' && reason !== told)

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connectStack } from '../../lib/local/stack.ts'
+import type { Header } from '../../lib/ports.ts'
 import { type Around, type Ran, sealgate } from './terminal.ts'
 
 const CONTRACTS = fileURLToPath(new URL('../../contracts', import.meta.url))
@@ -182,6 +184,21 @@ describe('on a running stack', () => {
     expect((await at(['quarantine', 'show', source])).out.split('\n')[0]).toBe(shown.out.split('\n')[0])
     const json = await at(['quarantine', 'list', '--json', '--since', '2999-01-01'])
     expect(JSON.parse(json.out)).toEqual({ totals: { found: 0, byCode: {} } })
+  })
+
+  it("believes the gate's headers of a refused record, not those that its producer wrote", async () => {
+    const stack = await connectStack(join(folder, 'stack'), 'test')
+    const header = (name: string, text: string): Header => ({ name, value: Buffer.from(text) })
+    const headers = [header('sealgate-code', 'replayed'), header('sealgate-topic', 'payments')]
+    await stack.log.append([{ topic: 'flights', partition: 0, key: null, value: Buffer.from('x'), headers }])
+    await stack.close()
+    let out = ''
+    for (let tries = 0; tries < 100 && !out.includes('malformed'); tries++) {
+      await sleep(100)
+      out = (await at(['quarantine', 'list', '--code', 'malformed', '--json'])).out
+    }
+    expect(out).toContain('"code":"malformed"')
+    expect(out).toContain('"source":"flights/0/0"')
   })
 
   it('verifies and searches the audit, with the heads of its positions', async () => {
