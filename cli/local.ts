@@ -163,9 +163,8 @@ async function untilStopped(
   poller: Poller | undefined,
 ): Promise<void> {
   let told = ''
-  while (!stop.aborted) {
-    await sleep(LOOK_MS, undefined, { signal: stop }).catch(() => undefined)
-    if (poller === undefined || stop.aborted) continue
+  while (await sleep(LOOK_MS, true, { signal: stop }).catch(() => false)) {
+    if (poller === undefined) continue
     const { records, invocations, failures, lastError } = poller.stats()
     const reason = lastError instanceof Error ? lastError.message : ''
     if (reason !== '' && reason !== told)
