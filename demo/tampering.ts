@@ -32,7 +32,8 @@ export interface Tampering {
 
 /** An audit topic and the keys pinned for it. */
 export interface OpenAudit {
-  readonly source: AuditSource
+  /** For one verification. */
+  readonly source: () => AuditSource
   readonly keyOf: (kid: Uint8Array) => PublicKey | undefined
 }
 
@@ -42,14 +43,13 @@ const READ_MS = 30_000
 export async function openAudit(stack: Stack): Promise<OpenAudit> {
   const { log, clock } = stack
   const { deployment } = stack.gateParts().settings
-  const deadline = clock.now() + READ_MS
   const sources: TopicPartition[] = []
   for (const topic of stack.ingress)
     for (const partition of (await log.endOffsets(topic)).keys()) sources.push({ topic, partition })
   const positions = createLocalPositions(log, { deployment })
-  const { snapshot } = await createDirectory({ ...stack.directory, clock }).snapshot(deadline)
+  const { snapshot } = await createDirectory({ ...stack.directory, clock }).snapshot(clock.now() + READ_MS)
   return {
-    source: localAuditSource(log, AUDIT_TOPIC, { positions, sources, deadline }),
+    source: () => localAuditSource(log, AUDIT_TOPIC, { positions, sources, deadline: clock.now() + READ_MS }),
     keyOf: (kid) => {
       const row = snapshot.signingKey(kid)
       return row?.iss === LOCAL_GATEWAY ? row.key : undefined
@@ -58,18 +58,19 @@ export async function openAudit(stack: Stack): Promise<OpenAudit> {
 }
 
 export function verifyWhole({ source, keyOf }: OpenAudit): Promise<VerificationReport> {
-  return verifyAudit(source, { keyOf })
+  return verifyAudit(source(), { keyOf })
 }
 
 /** Tampers in every way that this audit has matter for. */
 export async function tamper(audit: OpenAudit, ledger: Ledger): Promise<readonly Tampering[]> {
   const done: Tampering[] = []
   for (const { name, did, change, isIt } of plansFor(ledger)) {
-    const source: AuditSource = {
-      ...audit.source,
-      read: (partition) => change(audit.source.read(partition), partition),
+    const sound = audit.source()
+    const tampered: AuditSource = {
+      ...sound,
+      read: (partition) => change(sound.read(partition), partition),
     }
-    const { verified, breaks } = await verifyAudit(source, { keyOf: audit.keyOf })
+    const { verified, breaks } = await verifyAudit(tampered, { keyOf: audit.keyOf })
     done.push({ name, did, found: breaks, isNamed: !verified && breaks.some(isIt) })
   }
   return done

@@ -213,9 +213,9 @@ describe.concurrent('npm start', { timeout: TIMEOUT_MS }, () => {
   it('leaves nothing behind when it is ended by Ctrl-C', async () => {
     const temporary = newFolder()
     const { child, ended } = spawned([], temporary)
-    await expect.poll(() => readdirSync(temporary), { timeout: 10_000 }).toHaveLength(1)
+    await expect.poll(() => readdirSync(temporary), { timeout: 30_000 }).toHaveLength(1)
     await expect
-      .poll(() => existsSync(join(temporary, readdirSync(temporary)[0] ?? '', 'log')), { timeout: 10_000 })
+      .poll(() => existsSync(join(temporary, readdirSync(temporary)[0] ?? '', 'log')), { timeout: 30_000 })
       .toBe(true)
     child.kill('SIGINT')
     expect((await ended).code).toBe(130)
