@@ -43,6 +43,7 @@ export function sealBody(
   recipient: Recipient,
 ): SealedBody {
   const header = encodeBodyHeader(claims, dataKey.commitment)
+  // Drawn for each event, never from a pool: a copy of this process (a restored snapshot) would use what is left of it too.
   const nonce = random(A256GCM.nonceBytes)
   const ciphertext = dataKey.seal(nonce, encStructure(header, place), plaintext)
   return { place, body: encodeBody({ protected: header, nonce, ciphertext, recipient }) }
