@@ -90,7 +90,7 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
         '--add-scram',
         `SCRAM-SHA-512=[name=${name},password=${passwords[name]}]`,
       ])
-      const format = ['format', '--cluster-id', clusterId, '--config', properties, ...users]
+      const format = ['format', `--cluster-id=${clusterId}`, '--config', properties, ...users]
       await runTool(home, classPath, 'kafka.tools.StorageTool', format)
       brokers.set(node.id, new Broker({ folder: home, classPath, properties, heap: '512m' }))
     }
