@@ -83,11 +83,7 @@ export class Broker {
     const file = await argumentFile(folder, 'broker', args)
     const log = await open(this.logPath, 'a', 0o600)
     try {
-      // The watcher waits for the end of a pipe that only we hold: when we die, however, the broker is killed too.
-      const script = '(read -r _ <&3; kill -9 $$ 2>/dev/null) & exec 3<&-; exec java "$1"'
-      const child = spawn('sh', ['-c', script, 'sh', `@${file}`], {
-        stdio: ['ignore', log.fd, log.fd, 'pipe'],
-      })
+      const child = spawnTied('java', [`@${file}`], log.fd)
       this.#process = child
       child.once('exit', () => {
         child.stdio[3]?.destroy()
@@ -108,6 +104,15 @@ export class Broker {
     await ended
     clearTimeout(timer)
   }
+}
+
+/**
+ * A program that never outlives us: beside it a watcher waits for the end of a pipe that only we hold, and when we die,
+ * however that is, kills it. Its process id is that of the child.
+ */
+export function spawnTied(program: string, args: readonly string[], output: number | 'ignore'): ChildProcess {
+  const script = '(read -r _ <&3; kill -9 $$ 2>/dev/null) & exec 3<&-; exec "$@"'
+  return spawn('sh', ['-c', script, 'sh', program, ...args], { stdio: ['ignore', output, output, 'pipe'] })
 }
 
 async function argumentFile(folder: string, name: string, args: readonly string[]): Promise<string> {
