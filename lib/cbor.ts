@@ -4,6 +4,9 @@
  * No floats, no indefinite lengths, no other simple values.
  */
 
+// Imported, since the global one is an accessor, which costs as much as what it is asked for.
+import { Buffer } from 'node:buffer'
+
 /** Bytes that are not the one deterministic encoding of something we know. */
 export class CborError extends Error {
   override readonly name = 'CborError'
@@ -204,6 +207,10 @@ export function encodeCbor(value: CborValue): Uint8Array {
   return writer.finish()
 }
 
+/** How many bytes a head takes whose argument, such as a length, is this. */
+export const headBytes = (argument: number): number =>
+  argument < 24 ? 1 : argument < 0x100 ? 2 : argument < 0x10000 ? 3 : argument <= 0xffffffff ? 5 : 9
+
 /** Writes deterministic CBOR into a growing buffer; the order of map keys is the caller's affair, but in `value`. */
 export class CborWriter {
   #bytes: Buffer
@@ -214,11 +221,11 @@ export class CborWriter {
   }
 
   finish(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length)
+    return this.#length === this.#bytes.length ? this.#bytes : this.#bytes.subarray(0, this.#length)
   }
 
   head(major: number, argument: CborInteger): void {
-    this.#reserve(9)
+    this.#reserve(typeof argument === 'bigint' ? 9 : headBytes(argument))
     const initial = major << 5
     if (typeof argument === 'bigint') {
       if (argument < 0n || argument > 0xffffffffffffffffn) throw new CborError('an integer beyond 64 bits')

@@ -15,7 +15,8 @@ import { open, UNDECRYPTABLE } from '../envelope/seal.ts'
 import { A256GCM } from '../envelope/suite.ts'
 import type { ProvenBatches, Verified } from '../envelope/verify.ts'
 import { authenticate, judgingTime, parseRecord } from '../keys/authenticate.ts'
-import type { DataKeys, KeyRequest, PreparedKeys } from '../keys/data-keys.ts'
+import type { DataKeys, PreparedKeys } from '../keys/data-keys.ts'
+import { isSameKey, type KeyRequest } from '../keys/key-request.ts'
 import type { DirectoryCopy } from '../keys/directory.ts'
 import type { SourceRecord } from '../ports.ts'
 import type { Claimant, ReplayState } from './replay.ts'
@@ -171,11 +172,32 @@ export interface AskedKeys {
   readonly newDataKeys: ReadonlySet<Examined>
 }
 
+/** The data keys that these records will need, and those among the records whose key is new to us. */
+export function wantedKeys(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
+  const requests = keysAtHand(slice, gate)
+  return requests === undefined ? askAhead(slice, gate, state) : { requests, newDataKeys: NONE }
+}
+
+const NONE: ReadonlySet<Examined> = new Set()
+
+/** The requests of a slice, where all of them are at hand: then none of them costs a call, whatever becomes of its record. */
+function keysAtHand(slice: readonly Examined[], gate: Gate): KeyRequest[] | undefined {
+  const requests: KeyRequest[] = []
+  let last: KeyRequest | undefined
+  for (const { keyRequest } of slice) {
+    if (keyRequest === undefined || (last !== undefined && isSameKey(last, keyRequest))) continue
+    if (!gate.dataKeys.holds(keyRequest)) return undefined
+    requests.push(keyRequest)
+    last = keyRequest
+  }
+  return requests
+}
+
 /**
  * Asks ahead with steps 8 and 9 on a copy of the state, so that neither a replay nor a record over its limits costs a
  * call. A key counts as new in the first record that names it, unless it is still at hand.
  */
-export function wantedKeys(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
+function askAhead(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
   const ahead = state.fork()
   const requests: KeyRequest[] = []
   const newDataKeys = new Set<Examined>()

@@ -3,7 +3,8 @@
  * highest judging time, and the counts behind `over-limit`. It is committed with the partition's position, so it is kept
  * small and encoded by hand (exactly-once.md §2).
  */
-import { CborError, CborReader, CborWriter, MAJOR } from '../cbor.ts'
+import { Buffer } from 'node:buffer'
+import { CborError, CborReader, CborWriter, compareBytes, MAJOR } from '../cbor.ts'
 import { Outage, Rejection } from '../errors.ts'
 import { digest } from '../envelope/crypto.ts'
 import type { Claims } from '../envelope/format.ts'
@@ -319,7 +320,7 @@ const issuerKey = (iss: string): string => issuers.of(iss)
 const typeKey = (type: string): string => types.of(type)
 
 function sessionKey(iss: string, session: Uint8Array): string {
-  if (iss !== last.iss || Buffer.compare(session, last.session) !== 0) {
+  if (iss !== last.iss || compareBytes(session, last.session) !== 0) {
     const name = `${Buffer.from(session.buffer, session.byteOffset, session.length).toString('latin1')}:${iss}`
     last = { iss, session: new Uint8Array(session), key: sessions.of(name) }
   }

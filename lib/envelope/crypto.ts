@@ -2,6 +2,7 @@
  * The only importer of node:crypto in the core. Small, synchronous, with no policy: what may be signed, opened or
  * trusted is decided elsewhere.
  */
+import { Buffer } from 'node:buffer'
 import {
   createCipheriv,
   createDecipheriv,

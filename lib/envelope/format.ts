@@ -2,7 +2,8 @@
  * The bytes of a sealed event: `parse` and `encode` (sealed-event.md §2). Only what `encode` would write is accepted,
  * which the properties in test/envelope show.
  */
-import { CborError, type CborInteger, CborReader, CborWriter, MAJOR } from '../cbor.ts'
+import { Buffer } from 'node:buffer'
+import { CborError, type CborInteger, CborReader, CborWriter, compareBytes, MAJOR } from '../cbor.ts'
 import { Rejection } from '../errors.ts'
 import { auditPathLength } from './merkle.ts'
 import { A256GCM, KEY_SERVICE_WRAP, suiteOf } from './suite.ts'
@@ -222,7 +223,28 @@ function readProof(bytes: Uint8Array, late: Late): Proof {
   expectTag(reader, TAG_SIGN1)
   expectArray(reader, 4)
   const protectedHeader = reader.byteString()
-  const header = new CborReader(protectedHeader)
+  const { alg, kid, batch } = readProofHeader(protectedHeader, late)
+  expectMap(reader, batch ? 1 : 0)
+  const receipt = batch ? readReceipts(reader) : undefined
+  reader.nil()
+  const signature = reader.byteString()
+  reader.end()
+  return { alg, kid, protected: protectedHeader, signature, receipt }
+}
+
+interface ProofHeader {
+  readonly alg: number
+  readonly kid: Uint8Array
+  readonly batch: boolean
+}
+
+/** The last header that was read without a fault: mostly the next event's too. */
+let lastProofHeader: (ProofHeader & { readonly bytes: Uint8Array }) | undefined
+
+function readProofHeader(bytes: Uint8Array, late: Late): ProofHeader {
+  const last = lastProofHeader
+  if (last !== undefined && compareBytes(bytes, last.bytes) === 0) return last
+  const header = new CborReader(bytes)
   const entries = header.map()
   if (entries !== 3 && entries !== 4) throw new CborError('a proof header of another shape')
   expectLabel(header, 1)
@@ -238,12 +260,10 @@ function readProof(bytes: Uint8Array, late: Late): Proof {
   }
   header.end()
   if (batch !== (typ === TYP_BATCH)) throw new CborError('typ and label 395 do not go together')
-  expectMap(reader, batch ? 1 : 0)
-  const receipt = batch ? readReceipts(reader) : undefined
-  reader.nil()
-  const signature = reader.byteString()
-  reader.end()
-  return { alg: Number(alg), kid, protected: protectedHeader, signature, receipt }
+  const read = { alg: Number(alg), kid: Buffer.from(kid), batch }
+  if (late.oversize === undefined && late.unsupported === undefined)
+    lastProofHeader = { ...read, bytes: Buffer.from(bytes) }
+  return read
 }
 
 function readReceipts(reader: CborReader): Receipt {
@@ -260,9 +280,9 @@ function readReceipts(reader: CborReader): Receipt {
   const length = auditPathLength(treeSize, leafIndex)
   expectArray(inner, length)
   const path = inner.bytes.subarray(inner.offset)
-  for (let left = length; left > 0; left--)
-    if (inner.skipByteString() !== 32) throw new CborError('hash of a path of another size')
-  inner.end()
+  if (path.length !== length * BYTES_PER_PATH_HASH) throw new CborError('a path of another length')
+  for (let at = 0; at < path.length; at += BYTES_PER_PATH_HASH)
+    if (path[at] !== 0x58 || path[at + 1] !== 32) throw new CborError('hash of a path of another size')
   return { treeSize, leafIndex, path }
 }
 

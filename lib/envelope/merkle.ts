@@ -1,6 +1,7 @@
 /**
  * RFC 9162 §2.1 Merkle trees over SHA-256. The inputs here are leaf *hashes*: `leafHash` makes one of an entry.
  */
+import { Buffer } from 'node:buffer'
 import { digest } from './crypto.ts'
 
 const HASH_BYTES = 32

@@ -2,6 +2,8 @@
  * Steps 5 and 6 of admission (sealed-event.md §5): the signature over the statement that is recomputed from the record
  * itself, then audience and time.
  */
+import { Buffer } from 'node:buffer'
+import { compareBytes } from '../cbor.ts'
 import { Rejection } from '../errors.ts'
 import { encodeStatement, type Place, sigStructure } from './binding.ts'
 import { type PublicKey, verify as verifySignature } from './crypto.ts'
@@ -54,12 +56,12 @@ export function verify(
   const { aud, iat, exp } = body.claims
   if (aud !== bounds.audience)
     throw new Rejection('audience-mismatch', 'the event is meant for another audience')
-  const now = BigInt(bounds.time)
-  if (iat > now + BigInt(MAX_CLOCK_LEAD_SECONDS))
+  // Comparing a bigint with a number is exact.
+  if (iat > bounds.time + MAX_CLOCK_LEAD_SECONDS)
     throw new Rejection('time-invalid', 'iat lies in the future')
-  if (now > exp) throw new Rejection('time-invalid', 'the event has expired')
+  if (bounds.time > exp) throw new Rejection('time-invalid', 'the event has expired')
   if (exp <= iat) throw new Rejection('time-invalid', 'exp is not after iat')
-  if (exp - iat > BigInt(bounds.maxLifeSeconds))
+  if (exp - iat > bounds.maxLifeSeconds)
     throw new Rejection('time-invalid', 'the event lives longer than its channel allows')
   const stage: Omit<Verified, typeof verified> = { body, proof, place }
   return stage as Verified
@@ -111,11 +113,11 @@ export class ProvenBatches {
     const batch = known?.key === key && known.treeSize === receipt.treeSize ? known : undefined
     const { root, learnt } = climbPath(leafHash(statement), receipt, batch?.pairs)
     let pairs = batch?.pairs
-    if (root !== undefined && (batch === undefined || Buffer.compare(batch.root, root) !== 0)) {
+    if (root !== undefined && (batch === undefined || compareBytes(batch.root, root) !== 0)) {
       if (!verifySignature(key, sigStructure(proof.protected, root), proof.signature)) return false
       pairs = this.#remember(proof, key, receipt.treeSize, root)
     }
-    for (const pair of learnt) pairs?.set(pair.id, pair)
+    for (const pair of learnt ?? []) pairs?.set(pair.id, pair)
     return true
   }
 
@@ -145,13 +147,12 @@ export class ProvenBatches {
 const nameOf = (proof: Proof): string => Buffer.concat([proof.protected, proof.signature]).toString('latin1')
 
 const isProofOf = (batch: ProvenBatch, proof: Proof): boolean =>
-  Buffer.compare(batch.signature, proof.signature) === 0 &&
-  Buffer.compare(batch.protected, proof.protected) === 0
+  compareBytes(batch.signature, proof.signature) === 0 && compareBytes(batch.protected, proof.protected) === 0
 
 interface Climb {
   /** Undefined where the climb met a proven pair. */
   readonly root: Uint8Array | undefined
-  readonly learnt: readonly ProvenPair[]
+  readonly learnt: readonly ProvenPair[] | undefined
 }
 
 /** Folds a path upwards to the root, or to the first proven pair that it agrees with. */
@@ -161,25 +162,24 @@ function climbPath(
   pairs: ReadonlyMap<number, ProvenPair> | undefined,
 ): Climb {
   const { path } = receipt
-  const learnt: ProvenPair[] = []
+  let learnt: ProvenPair[] | undefined
   let hash = leaf
   let index = receipt.leafIndex
   let offset = 0
   let level = 0
   for (let last = receipt.treeSize - 1; last > 0; last >>= 1) {
     const isRight = (index & 1) === 1
-    let sibling: Uint8Array | undefined
-    if (isRight || index !== last) {
-      sibling = path.subarray(offset + 2, offset + BYTES_PER_PATH_HASH)
-      offset += BYTES_PER_PATH_HASH
-    }
-    const left = isRight && sibling !== undefined ? sibling : hash
-    const right = isRight ? hash : sibling
-    const rest = path.subarray(offset)
+    const alone = !isRight && index === last
     const id = level * NODES_PER_LEVEL + (index >> 1)
     const proven = pairs?.get(id)
-    if (proven !== undefined && isSame(proven, left, right, rest)) return { root: undefined, learnt }
-    learnt.push({ id, left, right, rest })
+    if (proven !== undefined && agrees(proven, hash, isRight, alone, path, offset))
+      return { root: undefined, learnt }
+    const sibling = alone ? undefined : path.subarray(offset + 2, offset + BYTES_PER_PATH_HASH)
+    if (!alone) offset += BYTES_PER_PATH_HASH
+    const left = isRight && sibling !== undefined ? sibling : hash
+    const right = isRight ? hash : sibling
+    learnt ??= []
+    learnt.push({ id, left, right, rest: path.subarray(offset) })
     hash = right === undefined ? left : nodeHash(left, right)
     index >>= 1
     level += 1
@@ -187,13 +187,29 @@ function climbPath(
   return { root: hash, learnt }
 }
 
-function isSame(
-  pair: ProvenPair,
-  left: Uint8Array,
-  right: Uint8Array | undefined,
-  rest: Uint8Array,
+/** Whether a node and its path from there on are those of the proven pair. */
+function agrees(
+  { left, right, rest }: ProvenPair,
+  hash: Uint8Array,
+  isRight: boolean,
+  alone: boolean,
+  path: Uint8Array,
+  offset: number,
 ): boolean {
-  if (Buffer.compare(pair.left, left) !== 0 || Buffer.compare(pair.rest, rest) !== 0) return false
-  if (pair.right === undefined || right === undefined) return pair.right === right
-  return Buffer.compare(pair.right, right) === 0
+  if (right === undefined || alone)
+    return right === undefined && alone && holdsAt(hash, 0, left) && endsWith(path, offset, rest)
+  return (
+    holdsAt(hash, 0, isRight ? right : left) &&
+    holdsAt(path, offset + 2, isRight ? left : right) &&
+    endsWith(path, offset + BYTES_PER_PATH_HASH, rest)
+  )
 }
+
+/** Whether these very bytes stand there. Making a view, or a call of Buffer.compare, costs more than the loop. */
+function holdsAt(bytes: Uint8Array, offset: number, part: Uint8Array): boolean {
+  for (let index = 0; index < part.length; index++) if (bytes[offset + index] !== part[index]) return false
+  return true
+}
+
+const endsWith = (bytes: Uint8Array, offset: number, part: Uint8Array): boolean =>
+  bytes.length - offset === part.length && holdsAt(bytes, offset, part)

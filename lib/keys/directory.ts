@@ -2,6 +2,7 @@
  * Whose keys count (keys.md §1). A snapshot answers look-ups without waiting; a directory keeps one young enough to
  * judge by.
  */
+import { Buffer } from 'node:buffer'
 import type { PublicKey } from '../envelope/crypto.ts'
 import type { Kek } from '../ports.ts'
 
@@ -85,7 +86,10 @@ export function maySign(row: SigningKeyRow, t: number): boolean {
 
 /** A map key for bytes: one char a byte, so that no hash need be made. */
 export function bytesKey(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+  const buffer = Buffer.isBuffer(bytes)
+    ? bytes
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return buffer.toString('latin1')
 }
 
 /** A snapshot of rows that are already trusted: parsed and verified, or a test's. */

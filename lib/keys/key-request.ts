@@ -1,4 +1,5 @@
 /** What a data key is found by, for every event. */
+import { Buffer } from 'node:buffer'
 import type { Kek } from '../ports.ts'
 import { bytesKey } from './directory.ts'
 
@@ -36,7 +37,7 @@ export class KeyIndex<T extends Named> {
 
   find(request: KeyRequest): T | undefined {
     const first = this.#byTail.get(tailOf(request.wrapped))
-    if (first !== undefined && isSame(first.request, request)) return first
+    if (first !== undefined && isSameKey(first.request, request)) return first
     const shared = this.#byTail.size < this.#byName.size
     return shared ? this.#byName.get(nameOf(request)) : undefined
   }
@@ -73,7 +74,8 @@ function tailOf(bytes: Uint8Array): number {
   return high | ((bytes[end - 3] ?? 0) << 16) | ((bytes[end - 2] ?? 0) << 8) | (bytes[end - 1] ?? 0)
 }
 
-function isSame(a: KeyRequest, b: KeyRequest): boolean {
+/** Whether two requests name one data key. */
+export function isSameKey(a: KeyRequest, b: KeyRequest): boolean {
   return (
     a.iss === b.iss &&
     a.type === b.type &&
