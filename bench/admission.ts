@@ -110,12 +110,7 @@ export async function sealedCase(
 ): Promise<{ world: World; slices: SourceRecord[][] }> {
   const world = await makeWorld(one.suite)
   // A batch is met once in a pass, so that its signature is verified and not remembered.
-  const slices = await sealSlices(
-    world,
-    one.bytes > KIB ? 4 * SLICE : 16 * SLICE,
-    one.perSignature,
-    one.bytes,
-  )
+  const slices = await sealSlices(world, 4 * SLICE, one.perSignature, one.bytes)
   return { world, slices }
 }
 

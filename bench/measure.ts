@@ -33,7 +33,7 @@ export interface Effort {
 
 export const FULL: Effort = { rounds: 15, slotMs: 200, warmUpMs: 2000 }
 /** For tests: shows that it runs, not how fast. */
-export const QUICK: Effort = { rounds: 5, slotMs: 10, warmUpMs: 30 }
+export const QUICK: Effort = { rounds: 3, slotMs: 10, warmUpMs: 20 }
 
 /** What a benchmark is told. */
 export interface Setting {

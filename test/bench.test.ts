@@ -8,12 +8,19 @@ const bench = (...args: string[]): { status: number | null; stdout: string; stde
     timeout: 60_000,
   })
 
+interface Row {
+  readonly case: string
+  readonly eventsPerSecond: number
+  readonly floorRatio: number
+  readonly peers: Readonly<Record<string, number>>
+}
+
 describe('npm run bench', () => {
   test('admission --json prints nothing but its rows: batch and single, each beside its floor and the peers', () => {
     const { stdout, status } = bench('admission', '--json', '--quick')
     expect(status).toBe(0)
-    const { rows } = JSON.parse(stdout)
-    expect(rows.map((row: { case: string }) => row.case)).toEqual(['batch', 'single'])
+    const { rows }: { rows: Row[] } = JSON.parse(stdout)
+    expect(rows.map((row) => row.case)).toEqual(['batch', 'single'])
     for (const row of rows) {
       expect(row.eventsPerSecond).toBeGreaterThan(0)
       // Nothing is faster than a part of itself; the upper bound only tells that it is a ratio.
