@@ -150,7 +150,8 @@ export class Holder {
   #within<T>(limit: Limit, work: () => Promise<T>): Promise<T> {
     return this.#clients.within(limit, () => {
       const doing = work()
-      this.#doing = Promise.allSettled([this.#doing, doing])
+      // Without their values: each would hold those of all before it.
+      this.#doing = Promise.allSettled([this.#doing, doing]).then(() => undefined)
       return doing
     })
   }
