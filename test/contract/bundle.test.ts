@@ -115,9 +115,11 @@ describe('a bundle', () => {
       return performance.now() - start
     }
     const contracts = loadBundle(bundle)
-    const best = Math.min(...[1, 2, 3].map(() => time(() => loadBundle(bundle))))
+    // Beside the parsing of its JSON, which nobody spares: a bound in milliseconds would ask what else the machine does.
+    const parsing = (): number => time(() => JSON.parse(Buffer.from(bundle).toString()))
+    const rounds = [1, 2, 3, 4, 5].map(() => time(() => loadBundle(bundle)) / parsing())
     expect(contracts.all).toHaveLength(10_000)
-    expect(best).toBeLessThan(800)
+    expect(Math.min(...rounds)).toBeLessThan(8)
     const few = loadBundle(buildBundle(files.slice(0, 10)))
     const lookUps = (table: typeof contracts, name: string, channel: string) => () => {
       for (let round = 0; round < 200_000; round++)
