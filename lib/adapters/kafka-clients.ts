@@ -126,7 +126,8 @@ export class KafkaClients {
         return await work()
       } catch (error) {
         // Cut short in a later try: what the one before met says more.
-        if (error instanceof Outage && last !== undefined && this.#clock.now() >= limit.at) throw last
+        if (error instanceof Outage && last !== undefined && this.#clock.now() >= limit.at)
+          throw error.code === 'deadline' ? new Outage('deadline', error.message, { cause: last }) : last
         if (!mayPass(error) || this.#clock.now() + wait >= limit.at) throw error
         last = error instanceof Error ? error : undefined
       }
