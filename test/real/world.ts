@@ -32,14 +32,22 @@ export const rawSettings = (changes: object = {}, principal: Principal = 'gate')
 export const settings = (changes: object = {}, principal: Principal = 'gate'): KafkaSinkSettings =>
   readKafkaSettings(rawSettings(changes, principal))
 
-export const client = (principal: Principal): Kafka => new Kafka(clientConfig(connection, principal))
+export const client = (principal: Principal, to: Connection = connection): Kafka =>
+  new Kafka(clientConfig(to, principal))
 
 const MARK = Buffer.from('\0mark')
 
 /** Ends what it has opened, whatever happens. */
 export class Cluster {
-  readonly #admin: Admin = client('admin').admin()
+  readonly #connection: Connection
+  readonly #admin: Admin
   #connected: Promise<void> | undefined
+
+  /** The shared cluster, unless told of another. */
+  constructor(to: Connection = connection) {
+    this.#connection = to
+    this.#admin = client('admin', to).admin()
+  }
 
   async admin(): Promise<Admin> {
     await (this.#connected ??= this.#admin.connect())
@@ -50,9 +58,20 @@ export class Cluster {
     const admin = await this.admin()
     const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }))
     await admin.createTopics({
-      waitForLeaders: true,
+      waitForLeaders: false,
       topics: [{ topic, numPartitions: partitions, configEntries }],
     })
+    // Brokers learn of a topic from the controller a moment later; kafkajs's own waiting takes that for an error.
+    const until = Date.now() + 10_000
+    for (;;) {
+      const led = await admin.fetchTopicMetadata({ topics: [topic] }).then(
+        (found) => found.topics[0]?.partitions.filter(({ leader }) => leader > 0).length,
+        () => 0,
+      )
+      if (led === partitions) return
+      if (Date.now() > until) throw new Error(`${topic} has no leaders`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
   }
 
   /**
@@ -74,7 +93,7 @@ export class Cluster {
     messages: readonly Message[],
     principal: Principal = 'admin',
   ): Promise<readonly RecordMetadata[]> {
-    const producer = client(principal).producer({
+    const producer = client(principal, this.#connection).producer({
       allowAutoTopicCreation: false,
       createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
     })
@@ -105,7 +124,7 @@ export class Cluster {
   ): Promise<SourceRecord[]> {
     const records: SourceRecord[] = []
     const waiting = await this.#mark(topic)
-    const consumer = client(principal).consumer({
+    const consumer = client(principal, this.#connection).consumer({
       groupId: `${principal}.${unique()}`,
       allowAutoTopicCreation: false,
       maxWaitTimeInMs: 100,
