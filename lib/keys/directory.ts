@@ -3,6 +3,7 @@
  * judge by.
  */
 import { Buffer } from 'node:buffer'
+import { compareBytes } from '../cbor.ts'
 import type { PublicKey } from '../envelope/crypto.ts'
 import type { Kek } from '../ports.ts'
 
@@ -102,12 +103,20 @@ export function snapshotFrom(rows: {
 }): DirectorySnapshot {
   const signingKeys = new Map(rows.signingKeys.map((row) => [bytesKey(row.kid), row]))
   const keks = new Map(rows.keks.map((row) => [bytesKey(row.kekIdBytes), { row, issuers: new Set(row.iss) }]))
+  // What was found last: mostly the next event's too, and a map's key costs more than the comparison.
+  let signer: SigningKeyRow | undefined
+  let wrapper: { readonly row: KekRow; readonly issuers: ReadonlySet<string> } | undefined
   return {
     ...rows,
-    signingKey: (kid) => signingKeys.get(bytesKey(kid)),
+    signingKey: (kid) => {
+      if (signer === undefined || compareBytes(signer.kid, kid) !== 0) signer = signingKeys.get(bytesKey(kid))
+      return signer
+    },
     kek: (kekId, iss) => {
-      const found = keks.get(bytesKey(typeof kekId === 'string' ? Buffer.from(kekId) : kekId))
-      return found?.issuers.has(iss) === true ? found.row : undefined
+      const bytes = typeof kekId === 'string' ? Buffer.from(kekId) : kekId
+      if (wrapper === undefined || compareBytes(wrapper.row.kekIdBytes, bytes) !== 0)
+        wrapper = keks.get(bytesKey(bytes))
+      return wrapper?.issuers.has(iss) === true ? wrapper.row : undefined
     },
   }
 }
