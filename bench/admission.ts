@@ -8,7 +8,6 @@ import { ED25519, ESP256, type SignatureSuite } from '../lib/envelope/suite.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import {
   type Arm,
-  type Effort,
   measure,
   type Peer,
   type Result,
@@ -53,10 +52,23 @@ export interface AdmissionRow {
   readonly peerSpreads: Readonly<Record<string, Spread>>
 }
 
-export async function admission({ peers, effort, quick }: Setting): Promise<Result> {
-  const rows = await admissionRows([BATCH, SINGLE], peers, effort)
+export async function admission({ peers: load, effort, quick }: Setting): Promise<Result> {
+  const main = [await admittedCase(BATCH), await admittedCase(SINGLE)]
+  const floors: Timings[] = []
+  // Each with its floor alone, and before the peers are loaded: what they leave on the heap is not ours.
+  for (const one of main) floors.push(await measure([one.admission, one.floor], effort))
+  const peers = await load()
+  const arms = [...main.map((one) => one.admission), ...peers.map((peer) => peer.opening)]
+  const beside = peers.length > 0 ? await measure(arms, effort) : undefined
+  const rows = main.flatMap((one, at) => {
+    const timings = floors[at]
+    return timings === undefined ? [] : [rowOf(one.name, timings, beside, peers)]
+  })
   const more: AdmissionRow[] = []
-  for (const one of quick ? [] : MORE) more.push(...(await admissionRows([one], [], effort)))
+  for (const other of quick ? [] : MORE) {
+    const one = await admittedCase(other)
+    more.push(rowOf(one.name, await measure([one.admission, one.floor], effort), undefined, []))
+  }
   return { table: tableOf([...rows, ...more], peers), data: { rows, more } }
 }
 
@@ -75,20 +87,15 @@ function tableOf(rows: readonly AdmissionRow[], peers: readonly Peer[]): Table {
   return [[...heads, ...peers.map(({ name }) => `× ${name}`)], ...cells]
 }
 
-async function admissionRows(
-  cases: readonly Case[],
+function rowOf(
+  name: string,
+  timings: Timings,
+  beside: Timings | undefined,
   peers: readonly Peer[],
-  effort: Effort,
-): Promise<AdmissionRow[]> {
-  const arms: Arm[] = []
-  for (const one of cases) arms.push(...(await armsOf(one)))
-  for (const peer of peers) arms.push(peer.opening)
-  const timings = await measure(arms, effort)
-  return cases.map((one) => rowOf(one, timings, peers))
-}
-
-function rowOf({ name }: Case, timings: Timings, peers: readonly Peer[]): AdmissionRow {
-  const peerSpreads = Object.fromEntries(peers.map((peer) => [peer.name, timings.ratio(peer.name, name)]))
+): AdmissionRow {
+  const peerSpreads = Object.fromEntries(
+    beside === undefined ? [] : peers.map((peer) => [peer.name, beside.ratio(peer.name, name)]),
+  )
   const floorSpread = timings.ratio(name, `${name} floor`)
   return {
     case: name,
@@ -114,9 +121,20 @@ export async function sealedCase(
   return { world, slices }
 }
 
-async function armsOf(one: Case): Promise<Arm[]> {
+interface AdmittedCase {
+  readonly name: string
+  readonly admission: Arm
+  readonly floor: Arm
+}
+
+async function admittedCase(one: Case): Promise<AdmittedCase> {
+  const { name } = one
   const { world, slices } = await sealedCase(one)
-  return [admissionArm(one.name, world, slices), floorArm(`${one.name} floor`, world, slices)]
+  return {
+    name,
+    admission: admissionArm(name, world, slices),
+    floor: floorArm(`${name} floor`, world, slices),
+  }
 }
 
 /** A slice with each run; after the last a new partition, which remembers nothing. */

@@ -6,18 +6,19 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
+import { peersInstalled } from './peers.ts'
 import { type Result, type Setting, type Spread, spreadOf, spreadText } from './measure.ts'
 
 /** CommonJS dependencies within an ES module ask for `require`. */
 const BANNER = `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`
 
-export async function coldStart({ quick, peers }: Setting): Promise<Result> {
+export async function coldStart({ quick }: Setting): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), 'sealgate-bench-'))
   try {
     const sources = [
       { name: 'functions/ingest', entry: join(import.meta.dirname, '../functions/ingest.ts') },
       { name: 'hello world', entry: await helloWorld(folder) },
-      ...(peers.length > 0 ? [{ name: '@aws-crypto/client-node', entry: await peerAlone(folder) }] : []),
+      ...(peersInstalled() ? [{ name: '@aws-crypto/client-node', entry: await peerAlone(folder) }] : []),
     ]
     const bundles = []
     for (const [index, { name, entry }] of sources.entries()) {

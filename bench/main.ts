@@ -5,8 +5,8 @@ import { parseArgs } from 'node:util'
 import { admission } from './admission.ts'
 import { coldStart } from './cold-start.ts'
 import { contracts } from './contracts.ts'
-import { FULL, QUICK, type Result, type Setting, tableText } from './measure.ts'
-import { loadPeers, peersInstalled } from './peers.ts'
+import { FULL, type Peer, QUICK, type Result, type Setting, tableText } from './measure.ts'
+import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
 import { sealing } from './sealing.ts'
 import { stages } from './stages.ts'
 
@@ -25,13 +25,15 @@ async function main(): Promise<number> {
   if (asked === undefined) return 2
   const { names, json, quick } = asked
   if (!quick && !peersInstalled() && !installPeers()) return 1
-  const peers = peersInstalled() ? await loadPeers() : []
+  let loaded: Promise<readonly Peer[]> | undefined
+  const peers = (): Promise<readonly Peer[]> =>
+    (loaded ??= peersInstalled() ? loadPeers() : Promise.resolve([]))
   const setting = { effort: quick ? QUICK : FULL, quick, peers }
   const facts = {
     node: process.version,
     cores: availableParallelism(),
     cpu: cpus()[0]?.model ?? 'unknown',
-    peers: Object.fromEntries(peers.map(({ name, version }) => [name, version])),
+    peers: peerVersions(),
     rounds: setting.effort.rounds,
   }
   if (!json) console.log(factsText(facts))
@@ -91,7 +93,7 @@ function factsText(facts: {
 }): string {
   const peers = Object.entries(facts.peers).map(([name, version]) => `${name} ${version}`)
   return [
-    `Node ${facts.node}, ${facts.cores} cores (${facts.cpu}); peers: ${peers.join(', ') || 'none'}`,
+    `Node ${facts.node}, ${facts.cores} cores (${facts.cpu}); peers: ${peers.join(', ')}`,
     `medians of ${facts.rounds} interleaved rounds, quartiles in brackets`,
   ].join('\n')
 }

@@ -16,7 +16,6 @@ export interface Arm {
 /** What we are measured beside: events of 1 KiB, each awaited before the next, keys imported and caches warm. */
 export interface Peer {
   readonly name: string
-  readonly version: string
   /** Verifies, decrypts and parses. */
   readonly opening: Arm
   /** Encrypts and signs. */
@@ -39,8 +38,8 @@ export const QUICK: Effort = { rounds: 3, slotMs: 10, warmUpMs: 20 }
 export interface Setting {
   readonly effort: Effort
   readonly quick: boolean
-  /** Empty where a quick run finds none installed. */
-  readonly peers: readonly Peer[]
+  /** None where a quick run finds none installed. */
+  readonly peers: () => Promise<readonly Peer[]>
 }
 
 /** What a benchmark finds: `table` for people, `data` for programs. */

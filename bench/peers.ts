@@ -12,6 +12,11 @@ export function peersInstalled(): boolean {
   return Object.values(PACKAGES).every((name) => versionOf(name) !== undefined)
 }
 
+/** Names and versions of those that are installed. */
+export function peerVersions(): Record<string, string> {
+  return Object.fromEntries(Object.values(PACKAGES).map((name) => [name, versionOf(name) ?? 'not installed']))
+}
+
 export async function loadPeers(): Promise<Peer[]> {
   return [await encryptionSdk(), await joseInARow()]
 }
@@ -29,7 +34,6 @@ function versionOf(name: string): string | undefined {
 
 async function peerOf<Message>(
   name: string,
-  version: string | undefined,
   seal: (payload: Uint8Array) => Promise<Message>,
   open: (message: Message) => Promise<Uint8Array>,
 ): Promise<Peer> {
@@ -42,7 +46,6 @@ async function peerOf<Message>(
     JSON.parse(Buffer.from(await open(message)).toString())
   return {
     name,
-    version: version ?? '',
     opening: { name, events: SLICE, run: () => inARow(messages, openAndParse) },
     sealing: { name, events: SLICE, run: () => inARow(PAYLOADS, seal) },
   }
@@ -68,7 +71,6 @@ async function encryptionSdk(): Promise<Peer> {
   const encryptionContext = { iss: 'urn:shop:checkout', aud: 'urn:shop:gateway', type: TYPE }
   return peerOf(
     'aws-encryption-sdk',
-    versionOf(PACKAGES.sdk),
     async (payload) => {
       const options = { suiteId, encryptionContext, plaintextLength: payload.length }
       return (await client.encrypt(materials, payload, options)).result
@@ -85,7 +87,6 @@ async function joseInARow(): Promise<Peer> {
   const decryption = { keyManagementAlgorithms: ['dir'], contentEncryptionAlgorithms: ['A256GCM'] }
   return peerOf(
     'jose',
-    versionOf(PACKAGES.jose),
     async (payload) => {
       const encryption = new jose.CompactEncrypt(payload).setProtectedHeader({ alg: 'dir', enc: 'A256GCM' })
       const jwe = Buffer.from(await encryption.encrypt(dataKey))

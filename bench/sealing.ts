@@ -8,7 +8,8 @@ import { CHANNEL, eventOf, GATEWAY, ISSUER, SLICE, WRAPPED_BYTES } from './world
 
 const EVENTS = Array.from({ length: SLICE }, (_, index) => eventOf(index, 1024))
 
-export async function sealing({ peers, effort }: Setting): Promise<Result> {
+export async function sealing({ peers: load, effort }: Setting): Promise<Result> {
+  const peers = await load()
   const sealers = [newSealer(ED25519), newSealer(ED25519), newSealer(ESP256)] as const
   const [batch, single, p256] = sealers
   const arms = [
