@@ -3,6 +3,7 @@ import {
   type Admin,
   type ICustomPartitioner,
   Kafka,
+  type KafkaConfig,
   logLevel,
   type PartitionMetadata,
   type Producer,
@@ -13,7 +14,7 @@ import { byDeadline } from '../keys/deadline.ts'
 import type { Clock } from '../ports.ts'
 import { isPassing } from './kafka-outage.ts'
 import { repairKafkajs } from './kafka-repairs.ts'
-import type { KafkaSasl, KafkaSinkSettings } from './kafka-settings.ts'
+import type { KafkaConnectionSettings, KafkaSasl, KafkaSinkSettings } from './kafka-settings.ts'
 
 /** How long something may take, and what it means when it takes longer. */
 export interface Limit {
@@ -40,19 +41,10 @@ export class KafkaClients {
     repairKafkajs()
     this.#settings = settings
     this.#clock = clock
-    const { brokers, clientId, tls, sasl } = settings
     this.#kafka = new Kafka({
+      ...connectionConfig(settings),
       // Each client begins with another broker: one that is down must not be the first for ever.
-      brokers: () => shuffled(brokers),
-      clientId,
-      ssl: tls !== undefined && { ...tls, minVersion: 'TLSv1.2', rejectUnauthorized: true },
-      ...(sasl === undefined ? {} : { sasl: saslOptions(sasl) }),
-      connectionTimeout: settings.connectionTimeoutMs,
-      authenticationTimeout: settings.authenticationTimeoutMs,
-      requestTimeout: settings.requestTimeoutMs,
-      enforceRequestTimeout: true,
-      // Whatever is tried again is tried again here: kafkajs's own retries would partition and send anew (K4).
-      retry: { retries: 0 },
+      brokers: () => shuffled(settings.brokers),
       // Every error is thrown, and says more where it is translated.
       logLevel: logLevel.NOTHING,
     })
@@ -156,6 +148,23 @@ export class KafkaClients {
     const admin = this.#admin
     this.#admin = undefined
     if (admin !== undefined) void disconnect(admin.client, admin.connected)
+  }
+}
+
+/** How kafkajs connects: TLS with host names verified, and no retries. */
+export function connectionConfig(settings: KafkaConnectionSettings): KafkaConfig {
+  const { brokers, clientId, tls, sasl } = settings
+  return {
+    brokers: [...brokers],
+    clientId,
+    ssl: tls !== undefined && { ...tls, minVersion: 'TLSv1.2', rejectUnauthorized: true },
+    ...(sasl === undefined ? {} : { sasl: saslOptions(sasl) }),
+    connectionTimeout: settings.connectionTimeoutMs,
+    authenticationTimeout: settings.authenticationTimeoutMs,
+    requestTimeout: settings.requestTimeoutMs,
+    enforceRequestTimeout: true,
+    // Whatever is tried again is tried again by us: kafkajs's own retries would partition and send anew (K4).
+    retry: { retries: 0 },
   }
 }
 

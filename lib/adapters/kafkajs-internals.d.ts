@@ -1,9 +1,87 @@
-/** What kafka-repairs.ts touches inside kafkajs 2.2.4, which publishes no types for it. */
+/** What kafka-repairs.ts and kafka-source.ts touch inside kafkajs 2.2.4, which publishes no types for it. */
 
 declare module 'kafkajs/src/cluster/index.js' {
-  import type { RetryOptions } from 'kafkajs'
+  import type { ISocketFactory, KafkaConfig, Logger, PartitionMetadata, RetryOptions } from 'kafkajs'
+
+  export interface ClusterOptions extends Omit<KafkaConfig, 'logLevel'> {
+    readonly logger: Logger
+    readonly socketFactory: ISocketFactory
+    /** Milliseconds. */
+    readonly metadataMaxAge: number
+    readonly allowAutoTopicCreation: boolean
+    /** 0: read_uncommitted; 1: read_committed. */
+    readonly isolationLevel: 0 | 1
+  }
+
+  export interface FetchRequest {
+    readonly isolationLevel: 0 | 1
+    /** Milliseconds. */
+    readonly maxWaitTime: number
+    readonly minBytes: number
+    readonly maxBytes: number
+    readonly topics: readonly {
+      readonly topic: string
+      readonly partitions: readonly {
+        readonly partition: number
+        readonly fetchOffset: string
+        readonly maxBytes: number
+      }[]
+    }[]
+  }
+
+  /** Of the record batch that a record came in; absent where it is of a format before Kafka 0.11. */
+  export interface BatchContext {
+    readonly firstOffset: string
+    readonly lastOffsetDelta: number
+    readonly producerId: string
+    readonly inTransaction: boolean
+    readonly isControlBatch: boolean
+    /** 0: CreateTime; 1: LogAppendTime. */
+    readonly timestampType: number
+  }
+
+  export interface FetchedRecord {
+    readonly offset: string
+    readonly timestamp: string
+    readonly key: Buffer | null
+    readonly value: Buffer | null
+    readonly headers: object
+    readonly batchContext?: BatchContext
+  }
+
+  export interface FetchedPartition {
+    readonly partition: number
+    readonly lastStableOffset: string
+    /** In no order to rely on. */
+    readonly abortedTransactions: readonly { readonly producerId: string; readonly firstOffset: string }[]
+    /** Of whole batches, aborted ones and markers too; the first batch may begin before the offset asked for. */
+    readonly messages: readonly FetchedRecord[]
+  }
 
   export interface Broker {
+    fetch(request: FetchRequest): Promise<{
+      readonly responses: readonly { readonly partitions: readonly FetchedPartition[] }[]
+    }>
+    offsetFetch(request: {
+      readonly groupId: string
+      readonly topics: readonly {
+        readonly topic: string
+        readonly partitions: readonly { readonly partition: number }[]
+      }[]
+    }): Promise<{
+      readonly responses: readonly {
+        readonly partitions: readonly { readonly partition: number; readonly offset: string }[]
+      }[]
+    }>
+    offsetCommit(request: {
+      readonly groupId: string
+      readonly groupGenerationId: number
+      readonly memberId: string
+      readonly topics: readonly {
+        readonly topic: string
+        readonly partitions: readonly { readonly partition: number; readonly offset: string }[]
+      }[]
+    }): Promise<unknown>
     readonly nodeId: string | number
     findGroupCoordinator(query: CoordinatorQuery): Promise<CoordinatorAnswer>
     initProducerId(request: unknown): Promise<unknown>
@@ -30,6 +108,23 @@ declare module 'kafkajs/src/cluster/index.js' {
   }
 
   class Cluster {
+    constructor(options: ClusterOptions)
+    connect(): Promise<void>
+    disconnect(): Promise<void>
+    addTargetTopic(topic: string): Promise<void>
+    findTopicPartitionMetadata(topic: string): readonly PartitionMetadata[]
+    /** By node id; a partition that is not known is left out. */
+    findLeaderForPartitions(
+      topic: string,
+      partitions: readonly number[],
+    ): Readonly<Record<string, readonly number[]>>
+    fetchTopicsOffset(
+      topics: readonly {
+        readonly topic: string
+        readonly partitions: readonly { readonly partition: number }[]
+        readonly fromBeginning: boolean
+      }[],
+    ): Promise<readonly { readonly partitions: readonly { readonly offset: string }[] }[]>
     retry: RetryOptions | undefined
     readonly brokerPool: { findConnectedBroker(): Promise<Broker> }
     refreshMetadataIfNecessary(): Promise<void>
@@ -55,4 +150,19 @@ declare module 'kafkajs/src/protocol/encoder.js' {
     writeVarIntBytes: (this: Encoder, value: unknown) => Encoder
   }
   export { Encoder as default }
+}
+
+declare module 'kafkajs/src/network/socketFactory.js' {
+  import type { ISocketFactory } from 'kafkajs'
+
+  function createSocketFactory(): ISocketFactory
+  export { createSocketFactory as default }
+}
+
+declare module 'kafkajs/src/protocol/decoder.js' {
+  class Decoder {
+    /** Used for a record's headers alone. */
+    readVarIntArray: (this: Decoder, readOne: (decoder: Decoder) => unknown) => unknown[]
+  }
+  export { Decoder as default }
 }

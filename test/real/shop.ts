@@ -1,0 +1,140 @@
+/** A shop whose keys and contracts are an embedded stack's, and whose topics are on the real cluster. */
+import { firstPosition, parseState } from '../../lib/admission/position.ts'
+import { createIngest, type IngestParts } from '../../lib/admission/slice.ts'
+import { createKafkaSink, type KafkaSink } from '../../lib/adapters/kafka.ts'
+import { type AuditSource, type VerificationReport, verifyAudit } from '../../lib/audit/verification.ts'
+import { createSealer, type Sealer } from '../../lib/client/sealer.ts'
+import { segmentKey } from '../../lib/audit/segment.ts'
+import type { SourceRecord } from '../../lib/ports.ts'
+import { createGate, type Gate } from '../../lib/runtime.ts'
+import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+import { client, Cluster, settings, soon, text, unique } from './world.ts'
+import { DEPLOYMENT } from './stack/stack.ts'
+
+export const PARTITIONS = 2
+
+export class RealShop {
+  readonly shop: Shop
+  readonly cluster: Cluster = new Cluster()
+  readonly source: string
+  readonly audit: string
+  readonly quarantine: string
+  readonly #suffix: string
+  readonly #ending: (() => Promise<unknown>)[] = []
+
+  private constructor(shop: Shop) {
+    this.shop = shop
+    this.#suffix = unique()
+    this.source = `source.orders.${this.#suffix}`
+    this.audit = `${DEPLOYMENT}.audit.${this.#suffix}`
+    this.quarantine = `${DEPLOYMENT}.quarantine.${this.#suffix}`
+  }
+
+  static async open(): Promise<RealShop> {
+    const real = new RealShop(await openShop())
+    for (const topic of [
+      real.source,
+      real.audit,
+      real.quarantine,
+      ...real.shop.stack.outputs.map(real.topicOf),
+    ])
+      await real.cluster.createTopic(topic, PARTITIONS)
+    const sink = real.sink()
+    for (let partition = 0; partition < PARTITIONS; partition++)
+      await sink.init({ topic: real.source, partition }, firstPosition(0n), soon())
+    return real
+  }
+
+  readonly topicOf = (channel: string): string => `output.${channel}.${this.#suffix}`
+
+  sink(): KafkaSink {
+    const sink = createKafkaSink(settings(), { now: () => Date.now() })
+    this.#ending.push(() => sink.close())
+    return sink
+  }
+
+  /** A gate as another process would have it. */
+  gate(): Gate {
+    const parts = this.shop.stack.gateParts()
+    const { source, audit, quarantine, topicOf } = this
+    const real: IngestParts = {
+      ...parts,
+      sink: this.sink(),
+      settings: {
+        ...parts.settings,
+        deployment: DEPLOYMENT,
+        outlet: { ...parts.settings.outlet, auditTopic: audit, quarantineTopic: quarantine, topicOf },
+        channelOf: (topic) => (topic === source ? { name: 'orders', maxLifeSeconds: 86_400 } : undefined),
+      },
+    }
+    const gate = createGate(createIngest(real), 'throw')
+    this.#ending.push(() => gate.close())
+    return gate
+  }
+
+  async sealer(): Promise<Sealer> {
+    const producer = client('producer').producer({
+      allowAutoTopicCreation: false,
+      createPartitioner: explicit,
+    })
+    await producer.connect()
+    this.#ending.push(() => producer.disconnect())
+    const sealer = createSealer({
+      ...this.shop.stack.producer('shop-web'),
+      partitions: PARTITIONS,
+      topicOf: () => this.source,
+      deliver: (batch) => producer.send(batch),
+    })
+    this.#ending.push(() => sealer.close())
+    return sealer
+  }
+
+  /** As the gate's auditor sees it: the topic, and the heads in the positions. */
+  async verify(): Promise<VerificationReport> {
+    const { cluster, audit, source } = this
+    const records = await cluster.readCommitted(audit, 'consumer')
+    const positions = this.sink()
+    const all: AuditSource = {
+      partitions: () => Promise.resolve(PARTITIONS),
+      async *read(partition) {
+        await Promise.resolve()
+        yield* records.filter((record) => record.partition === partition)
+      },
+      heads: async () => {
+        const heads = new Map()
+        for (let partition = 0; partition < PARTITIONS; partition++) {
+          const place = { topic: source, partition }
+          const found = await positions.show(place, soon())
+          if (found === undefined) continue
+          const limits = { maxSessions: Infinity, newDataKeysPerMinute: Infinity }
+          heads.set(segmentKey(place), parseState(found.state, limits, Infinity).head)
+        }
+        return heads
+      },
+    }
+    const { snapshot } = await this.shop.stack.gateParts().directory.snapshot(soon())
+    return verifyAudit(all, { keyOf: (kid) => snapshot.signingKey(kid)?.key })
+  }
+
+  async end(): Promise<void> {
+    await Promise.allSettled(this.#ending.splice(0).map((end) => end()))
+    await this.cluster.end()
+    await this.shop.close()
+  }
+}
+
+const explicit = () => (args: { message: { partition?: number } }) => args.message.partition ?? -1
+
+export const order = (id: number): { type: string; source: string; key: string; data: unknown } => ({
+  type: ORDER_TYPE,
+  source: '/shop/web',
+  key: `customer-${id % 7}`,
+  data: { orderId: `A-${id}`, total: id, customer: { id: `c${id % 7}`, email: 'a@example.com' } },
+})
+export const orders = (from: number, to: number): ReturnType<typeof order>[] =>
+  Array.from({ length: to - from }, (_, index) => order(from + index))
+
+export const totals = (records: readonly SourceRecord[]): number[] =>
+  records.map(({ value }) => Number(JSON.parse(text(value)).total)).sort((a, b) => a - b)
+
+export const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
