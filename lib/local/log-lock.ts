@@ -12,6 +12,7 @@ import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { ConfigError } from '../errors.ts'
+import { makePrivateFolder } from './private-file.ts'
 
 /** The longest path of a socket that every system takes: macOS has room for 103 bytes, Linux for 107. */
 const MAX_SOCKET_PATH_BYTES = 103
@@ -34,8 +35,8 @@ export interface LogLock {
 }
 
 /** Makes the folder if it is not there, and refuses one that others own or may write to: `ConfigError`. Returns its real path. */
-export function privateFolder(path: string): string {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
+export async function privateFolder(path: string): Promise<string> {
+  await makePrivateFolder(path)
   const real = realpathSync(path)
   refuseForeign(real, 0o022)
   return real

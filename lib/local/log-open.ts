@@ -16,7 +16,7 @@ export interface OpenOptions {
  * may write to the folder, or where the log is damaged. `close` waits for what is under way, then releases the folder.
  */
 export async function openLog(folder: string, options: OpenOptions = {}): Promise<Engine> {
-  const real = privateFolder(folder)
+  const real = await privateFolder(folder)
   const clock = options.clock ?? { now: () => Date.now() }
   const lock = lockFolder(real)
   try {

@@ -1,12 +1,18 @@
 /** Files that only their owner may read, replaced whole or not at all. */
 import { randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { ConfigError } from '../errors.ts'
 
 /** Makes a folder that only its owner may enter. */
 export async function makePrivateFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 })
+  const parent = dirname(path)
+  if (parent !== path && !existsSync(parent)) await makePrivateFolder(parent)
+  // Each by itself: Node's own `recursive` spins for ever where a file system has no room for folders (/proc).
+  await mkdir(path, { mode: 0o700 }).catch((error: unknown) => {
+    if (!existsSync(path)) throw error
+  })
 }
 
 /** Writes `path` so that a crash leaves either the old content or the new: temporary file, fsync, rename, fsync. */

@@ -65,6 +65,13 @@ const valuesOf = async (log: Log): Promise<string[]> =>
   (await log.read('orders', 0, 0n)).records.map(({ value }) => Buffer.from(value ?? []).toString())
 
 describe('the owner of a log folder', () => {
+  it.runIf(process.platform === 'linux')(
+    'is told where no folder can be made, instead of trying for ever',
+    async () => {
+      await expect(openLog('/proc/no/such/folder')).rejects.toThrow('ENOENT')
+    },
+  )
+
   it('is one: a second is refused and told the process, and succeeds once the first has closed', async () => {
     const first = await owned()
     await first.createTopic('orders', 1)
