@@ -5,10 +5,12 @@ import { inject } from 'vitest'
 import { repairKafkajs, wireHeaders } from '../../lib/adapters/kafka-repairs.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
 import type { Header, Message, SourceRecord } from '../../lib/ports.ts'
+import { repairCommittedReads } from './committed-reads.ts'
 import type { Principal } from './stack/rights.ts'
 import { clientConfig, type Connection, DEPLOYMENT } from './stack/stack.ts'
 
 repairKafkajs()
+repairCommittedReads()
 
 export const connection: Connection = JSON.parse(readFileSync(inject('connectionFile'), 'utf8'))
 
