@@ -11,7 +11,8 @@ import { ConfigError, Outage } from '../lib/errors.ts'
 import { invokeOnce } from '../lib/local/invocation.ts'
 import type { Log } from '../lib/local/log.ts'
 import { AUDIT_TOPIC, type Stack } from '../lib/local/stack.ts'
-import { createGate, type Gate, readSettings, type Settings } from '../lib/runtime.ts'
+import { createGate, type Gate } from '../lib/runtime.ts'
+import { readSettings, type Settings } from '../lib/settings.ts'
 import { folderOption, reachStack } from './folder.ts'
 import { EXIT, printable } from './io.ts'
 import { wholeNumber } from './numbers.ts'
@@ -93,7 +94,7 @@ interface Place {
 
 async function openPlace(options: InvokeOptions, settings: Settings, event: JsonValue): Promise<Place> {
   if (options.world !== undefined) return openVectorWorld(options.world, settings.answerMode)
-  const stack = await reachStack(settings.localFolder)
+  const stack = await reachStack(options.folder)
   const gate = createGate(createIngest(stack.gateParts()), settings.answerMode)
   const close = async (): Promise<void> => {
     await gate.close()

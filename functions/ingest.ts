@@ -1,7 +1,8 @@
 /** The Lambda function of the MSK trigger: reads the environment, wires, and hands over. Nothing is decided here. */
 import middy from '@middy/core'
 import type { PartialAnswer } from '../lib/adapters/msk-event.ts'
-import { type Gate, openGate, readSettings } from '../lib/runtime.ts'
+import { type Gate, openGate } from '../lib/runtime.ts'
+import { readSettings } from '../lib/settings.ts'
 
 /** Takes an `MSKEvent` or `SelfManagedKafkaEvent` (@types/aws-lambda); typed as unknown, since it is checked as if it were. */
 export type IngestHandler = middy.MiddyfiedHandler<unknown, PartialAnswer | undefined>

@@ -1,15 +1,8 @@
 /** Wires settings → adapters → core: what a function runs on. */
 import { createIngest, type Ingest } from './admission/slice.ts'
 import { answer, type AnswerMode, type PartialAnswer, slicesOf } from './adapters/msk-event.ts'
-import { ConfigError, type Fault } from './errors.ts'
 import { connectStack } from './local/stack.ts'
-
-/** What a function is told by its environment. */
-export interface Settings {
-  /** The folder of the embedded stack to run on, which another process owns (`sealgate local start`). */
-  readonly localFolder: string
-  readonly answerMode: AnswerMode
-}
+import type { Settings } from './settings.ts'
 
 /** A gate that takes Lambda's Kafka events. */
 export interface Gate {
@@ -31,45 +24,24 @@ export function createGate(ingest: Ingest, mode: AnswerMode): Gate {
   }
 }
 
-const PREFIX = 'SEALGATE_'
-const NAMES = ['SEALGATE_LOCAL', 'SEALGATE_FAILURE_MODE']
-const MODES: readonly AnswerMode[] = ['throw', 'partial']
-
-/** The settings of an environment. Throws `ConfigError` with every fault: a name that is not known among them, since an option that is silently dropped protects nobody. */
-export function readSettings(environment: Readonly<Record<string, string | undefined>>): Settings {
-  const faults: Fault[] = []
-  for (const name of Object.keys(environment)) {
-    if (name.startsWith(PREFIX) && !NAMES.includes(name))
-      faults.push({ where: name, what: 'No setting has this name.', fix: `Known are ${NAMES.join(', ')}.` })
-  }
-  const localFolder = environment['SEALGATE_LOCAL'] ?? ''
-  if (localFolder === '')
-    faults.push({
-      where: 'SEALGATE_LOCAL',
-      what: 'It is not set.',
-      fix: 'Name the folder of an embedded stack (sealgate local start).',
-    })
-  const mode = environment['SEALGATE_FAILURE_MODE'] ?? 'throw'
-  const answerMode = MODES.find((known) => known === mode)
-  if (answerMode === undefined)
-    faults.push({
-      where: 'SEALGATE_FAILURE_MODE',
-      what: `"${mode}" is no failure mode.`,
-      fix: 'Set throw (the default) or partial, and the event source mapping alike.',
-    })
-  if (faults.length > 0 || answerMode === undefined) throw new ConfigError(faults)
-  return { localFolder, answerMode }
-}
-
 /** The gate that settings describe. */
 export async function openGate(settings: Settings): Promise<Gate> {
+  if (settings.localFolder === undefined) {
+    // Who runs on the embedded stack needs no vendor's code.
+    const { openCluster } = await import('./adapters/cluster.ts')
+    const { parts, close } = await openCluster(settings, SOFTWARE)
+    return closing(createGate(createIngest(parts), settings.answerMode), close)
+  }
   const stack = await connectStack(settings.localFolder, SOFTWARE)
-  const gate = createGate(createIngest(stack.gateParts()), settings.answerMode)
+  return closing(createGate(createIngest(stack.gateParts()), settings.answerMode), () => stack.close())
+}
+
+function closing(gate: Gate, end: () => Promise<void>): Gate {
   return {
     handle: (event, deadline) => gate.handle(event, deadline),
     close: async () => {
       await gate.close()
-      await stack.close()
+      await end()
     },
   }
 }

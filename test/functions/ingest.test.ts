@@ -7,7 +7,8 @@ import { createIngest } from '../../lib/admission/slice.ts'
 import { ConfigError, Outage } from '../../lib/errors.ts'
 import { invokeOnce } from '../../lib/local/invocation.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
-import { createGate, openGate, readSettings, SOFTWARE } from '../../lib/runtime.ts'
+import { createGate, openGate, SOFTWARE } from '../../lib/runtime.ts'
+import { readSettings } from '../../lib/settings.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 
 const ORIGIN = {

@@ -1,0 +1,123 @@
+/** What the gate works with between topics of a Kafka cluster, with keys in AWS KMS and documents in files. */
+import type { IngestParts } from '../admission/slice.ts'
+import { ConfigError, Outage } from '../errors.ts'
+import { createDataKeys } from '../keys/data-keys.ts'
+import { type Directory, maySign } from '../keys/directory.ts'
+import { createDirectory } from '../keys/directory-reader.ts'
+import { shieldKeyService } from '../keys/key-service-shield.ts'
+import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
+import { createSealingKeys } from '../keys/sealing-keys.ts'
+import { localSigner } from '../keys/signer.ts'
+import type { Clock, SecretStore, Signer } from '../ports.ts'
+import type { ClusterSettings } from '../settings.ts'
+import { documentFile } from './document-file.ts'
+import { createKafkaSink } from './kafka.ts'
+import { kmsKeyService, kmsSigner } from './kms.ts'
+
+/**
+ * Reads the key directory once, for the signer's key: rejects with `Outage` where it cannot, with `ConfigError` where
+ * it has no key that this gateway may sign with. Kafka and KMS are first asked by the first slice.
+ */
+export async function openCluster(
+  settings: ClusterSettings,
+  software: string,
+): Promise<{ readonly parts: IngestParts; readonly close: () => Promise<void> }> {
+  const { name, contracts, channels, topics, kafka, kekId, maxLifeSeconds } = settings
+  const clock: Clock = { now: () => Date.now() }
+  const source = documentFile({ path: settings.directory, outage: 'directory-unavailable', clock })
+  const directory = createDirectory({ source, roots: settings.roots, clock })
+  const signer = await signerOf(settings, directory, clock)
+  const keyService = shieldKeyService(kmsKeyService({ clock }), { clock, random: Math.random })
+  const sink = createKafkaSink(kafka, clock)
+  const parts: IngestParts = {
+    settings: {
+      name,
+      deployment: kafka.deployment,
+      epoch: kafka.epoch,
+      software,
+      maxValueBytes: MAX_VALUE_BYTES,
+      limits: settings.limits,
+      outlet: {
+        auditTopic: settings.auditTopic,
+        quarantineTopic: settings.quarantineTopic,
+        kekId,
+        topicOf: (channel) => topics.get(channel) ?? channel,
+      },
+      reserveMs: RESERVE_MS,
+      channelOf: (topic) => {
+        const channel = channels.get(topic)
+        return channel === undefined ? undefined : { name: channel, maxLifeSeconds }
+      },
+    },
+    clock,
+    sink,
+    directory,
+    dataKeys: createDataKeys({ keyService, clock }),
+    signer,
+    contracts: () => Promise.resolve(contracts),
+    pseudonyms: pseudonymsOf(settings.pseudonyms, clock),
+    newSealingKeys: () => createSealingKeys({ keyService, clock }),
+  }
+  return { parts, close: () => sink.close() }
+}
+
+const MAX_VALUE_BYTES = 1_048_576
+const RESERVE_MS = 2000
+const OPEN_MS = 5000
+const PSEUDONYMS_MAX_AGE_MS = 300_000
+
+/** Signs as this gateway: with the key that the directory has for it now, so that no consumer refuses what we write. */
+async function signerOf(settings: ClusterSettings, directory: Directory, clock: Clock): Promise<Signer> {
+  const { name, signing } = settings
+  const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
+  const now = Math.floor(clock.now() / 1000)
+  const ours = snapshot.signingKeys.filter(
+    (row) => row.iss === name && row.state === 'active' && maySign(row, now),
+  )
+  if ('key' in signing) {
+    const signer = localSigner(signing.key)
+    if (ours.some(({ kid }) => Buffer.compare(kid, signer.kid) === 0)) return signer
+    throw keyFault(`The key directory has no such key of ${name} that may sign now.`)
+  }
+  const [row, second] = ours.filter(({ kidText }) => signing.kid === undefined || kidText === signing.kid)
+  if (row === undefined) throw keyFault(`The key directory has no key of ${name} that may sign now.`)
+  if (second !== undefined)
+    throw keyFault(`The key directory has several keys of ${name}: set SEALGATE_SIGNING_KID.`)
+  return kmsSigner({ keyId: signing.arn, kid: row.kid, alg: row.key.suite.cose }, { clock })
+}
+
+const keyFault = (what: string): ConfigError =>
+  new ConfigError([
+    { where: 'SEALGATE_SIGNING_KEY', what, fix: 'Publish it in the key directory, or set another.' },
+  ])
+
+/** The pseudonym keys in a file, read again every five minutes. */
+function pseudonymsOf(path: string | undefined, clock: Clock): IngestParts['pseudonyms'] {
+  if (path === undefined) return () => Promise.resolve(NO_PSEUDONYMS)
+  const file = documentFile({ path, outage: 'secret-unavailable', clock })
+  const store: SecretStore = {
+    read: async (_, deadline) => {
+      const read = await file.read(undefined, deadline)
+      if (read === 'unchanged')
+        throw new Outage('unexpected', 'a file read for the first time is not unchanged')
+      return { value: read.bytes, version: read.etag }
+    },
+  }
+  let kept: { at: number; pseudonyms: Promise<Pseudonyms> } | undefined
+  return (deadline) => {
+    const now = clock.now()
+    if (kept === undefined || now < kept.at || now - kept.at > PSEUDONYMS_MAX_AGE_MS) {
+      const pseudonyms = loadPseudonyms(store, path, deadline)
+      kept = { at: now, pseudonyms }
+      pseudonyms.catch(() => (kept = undefined))
+    }
+    return kept.pseudonyms
+  }
+}
+
+const NO_PSEUDONYMS: Pseudonyms = {
+  domains: [],
+  pseudonym: (domain) => {
+    throw new TypeError(`no contract names the pseudonym domain ${domain}`)
+  },
+}

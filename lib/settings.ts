@@ -1,0 +1,371 @@
+/** What a function is told by its environment: read strictly, with every fault named at once (docs/settings.md). */
+import { readFileSync } from 'node:fs'
+import type { AnswerMode } from './adapters/msk-event.ts'
+import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-settings.ts'
+import type { IssuerLimits } from './admission/replay.ts'
+import { loadBundle } from './contract/bundle.ts'
+import type { Contracts } from './contract/contract.ts'
+import { importPrivateKey, importPublicKey, type PrivateKey, type PublicKey } from './envelope/crypto.ts'
+import { suiteOf } from './envelope/suite.ts'
+import { ConfigError, type Fault } from './errors.ts'
+
+export type Settings = LocalSettings | ClusterSettings
+
+export interface LocalSettings {
+  readonly answerMode: AnswerMode
+  /** The folder of the embedded stack to run on, which another process owns (`sealgate local start`). */
+  readonly localFolder: string
+}
+
+/** A gate between topics of a cluster. */
+export interface ClusterSettings {
+  readonly answerMode: AnswerMode
+  readonly localFolder: undefined
+  /** The gateway's name: the `aud` of what it takes in, the `iss` of what it gives out. */
+  readonly name: string
+  /** Source topics, and the channel of each. */
+  readonly channels: ReadonlyMap<string, string>
+  /** Output channels whose topic is named otherwise. */
+  readonly topics: ReadonlyMap<string, string>
+  readonly auditTopic: string
+  readonly quarantineTopic: string
+  readonly contracts: Contracts
+  /** The key directory's file. */
+  readonly directory: string
+  readonly roots: readonly PublicKey[]
+  readonly kekId: string
+  readonly signing: SigningSettings
+  /** A file of pseudonym keys; undefined where no contract needs one. */
+  readonly pseudonyms: string | undefined
+  readonly limits: IssuerLimits
+  readonly maxLifeSeconds: number
+  readonly kafka: KafkaSinkSettings
+}
+
+/** A key in KMS by its ARN, and `kid` where the directory has several keys of ours; or a private key at hand, for tests. */
+export type SigningSettings =
+  { readonly arn: string; readonly kid: string | undefined } | { readonly key: PrivateKey }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const PREFIX = 'SEALGATE_'
+const MODES: readonly AnswerMode[] = ['throw', 'partial']
+const KAFKA = 'SEALGATE_KAFKA'
+/** Environment names below `SEALGATE_KAFKA_`, and the setting of docs/kafka.md that each is. */
+const KAFKA_TEXTS = ['CLIENT_ID'] as const
+const KAFKA_FILES = ['SSL_CA', 'SSL_CERT', 'SSL_KEY'] as const
+const KAFKA_SASL = ['SASL_MECHANISM', 'SASL_USERNAME', 'SASL_PASSWORD'] as const
+const KAFKA_TIMES = [
+  'CONNECTION_TIMEOUT_MS',
+  'AUTHENTICATION_TIMEOUT_MS',
+  'REQUEST_TIMEOUT_MS',
+  'TRANSACTION_TIMEOUT_MS',
+  'OPEN_TIMEOUT_MS',
+  'MAX_IDLE_MS',
+] as const
+const ALWAYS = ['SEALGATE_FAILURE_MODE']
+const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
+const CLUSTER = [
+  ...[
+    'NAME',
+    'DEPLOYMENT',
+    'EPOCH',
+    'CHANNELS',
+    'TOPICS',
+    'AUDIT_TOPIC',
+    'QUARANTINE_TOPIC',
+    'CONTRACTS',
+    'DIRECTORY',
+    'ROOTS',
+    'KEK_ID',
+    'SIGNING_KEY',
+    'SIGNING_KID',
+    'PSEUDONYMS',
+    'MAX_SESSIONS',
+    'NEW_DATA_KEYS_PER_MINUTE',
+    'MAX_LIFE_SECONDS',
+  ].map((name) => PREFIX + name),
+  ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_FILES, ...KAFKA_SASL, ...KAFKA_TIMES].map(
+    (name) => `${KAFKA}_${name}`,
+  ),
+  ...ALWAYS,
+]
+
+/** The settings of an environment. Throws `ConfigError` with every fault: a name that is not known among them, since an option that is silently dropped protects nobody. */
+export function readSettings(environment: Environment): Settings {
+  const reader = new Reader(environment)
+  const { faults } = reader
+  // An empty variable is as none, as everywhere.
+  const isLocal = reader.optional('SEALGATE_LOCAL') !== undefined
+  const isCluster = CLUSTER.some((name) => !ALWAYS.includes(name) && reader.optional(name) !== undefined)
+  reader.refuseUnknown(isLocal && !isCluster ? LOCAL : [...LOCAL, ...CLUSTER])
+  const settings = isCluster
+    ? readCluster(reader, environment)
+    : {
+        localFolder: reader.text(
+          'SEALGATE_LOCAL',
+          'Name the folder of an embedded stack (sealgate local start), or set what a cluster needs (docs/settings.md).',
+        ),
+      }
+  if (isLocal && isCluster)
+    reader.fault('SEALGATE_LOCAL', 'It is set beside settings of a cluster.', 'Leave out one or the others.')
+  const mode = reader.optional('SEALGATE_FAILURE_MODE') ?? 'throw'
+  const answerMode = MODES.find((known) => known === mode)
+  if (answerMode === undefined)
+    reader.fault(
+      'SEALGATE_FAILURE_MODE',
+      `"${mode}" is no failure mode.`,
+      'Set throw (the default) or partial, and the event source mapping alike.',
+    )
+  if (faults.length > 0 || answerMode === undefined) throw new ConfigError(faults)
+  return { ...settings, answerMode }
+}
+
+function readCluster(reader: Reader, environment: Environment): Omit<ClusterSettings, 'answerMode'> {
+  const kafka = readKafka(reader)
+  const deployment = kafka?.deployment ?? ''
+  const contracts = reader.file('SEALGATE_CONTRACTS', 'Name a bundle (sealgate contracts build).', loadBundle)
+  const pseudonyms = reader.optional('SEALGATE_PSEUDONYMS')
+  const channels = reader.pairs('SEALGATE_CHANNELS', 'topic=channel')
+  if (channels.size === 0)
+    reader.fault('SEALGATE_CHANNELS', 'It names no source topic.', 'Set topic=channel,topic=channel.')
+  if (contracts !== undefined) checkAgainst(contracts, channels, pseudonyms, reader)
+  return {
+    localFolder: undefined,
+    name: reader.text('SEALGATE_NAME', "Set this gateway's name, as producers name it as audience."),
+    channels,
+    topics: reader.pairs('SEALGATE_TOPICS', 'channel=topic'),
+    auditTopic: reader.optional('SEALGATE_AUDIT_TOPIC') ?? `${deployment}.audit`,
+    quarantineTopic: reader.optional('SEALGATE_QUARANTINE_TOPIC') ?? `${deployment}.quarantine`,
+    contracts: contracts ?? NO_CONTRACTS,
+    directory: reader.text('SEALGATE_DIRECTORY', "Name the key directory's file."),
+    roots:
+      reader.file(
+        'SEALGATE_ROOTS',
+        'Name a file with the public JWK of the root, or a list of two.',
+        rootsOf,
+      ) ?? [],
+    kekId: reader.text('SEALGATE_KEK_ID', "Set the name of this gateway's KEK in the key directory."),
+    signing: readSigning(reader, environment),
+    pseudonyms,
+    limits: {
+      maxSessions: reader.integer('SEALGATE_MAX_SESSIONS', 64, 1, 1024),
+      newDataKeysPerMinute: reader.integer('SEALGATE_NEW_DATA_KEYS_PER_MINUTE', 60, 1, 100_000),
+    },
+    maxLifeSeconds: reader.integer('SEALGATE_MAX_LIFE_SECONDS', 86_400, 1, 604_800),
+    kafka: kafka ?? NO_KAFKA,
+  }
+}
+
+/** Stand where there were faults, and go no further. */
+const NO_CONTRACTS: Contracts = { digest: new Uint8Array(), all: [], find: () => undefined }
+const NO_KAFKA = readKafkaSettings({ brokers: ['none.invalid:1'], deployment: 'none' })
+
+function checkAgainst(
+  contracts: Contracts,
+  channels: ReadonlyMap<string, string>,
+  pseudonyms: string | undefined,
+  reader: Reader,
+): void {
+  const known = new Set(contracts.all.map(({ channel }) => channel))
+  for (const channel of new Set(channels.values()))
+    if (!known.has(channel))
+      reader.fault(
+        'SEALGATE_CHANNELS',
+        `No contract has the channel ${channel}.`,
+        'Correct it, or add a contract.',
+      )
+  const needed = contracts.all.some(({ routes }) => routes.some(({ domains }) => domains.length > 0))
+  if (needed && pseudonyms === undefined)
+    reader.fault(
+      'SEALGATE_PSEUDONYMS',
+      'It is not set, and contracts make pseudonyms.',
+      'Name the file of their keys.',
+    )
+}
+
+const ARN = /^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100}$/
+
+function readSigning(reader: Reader, environment: Environment): SigningSettings {
+  const name = 'SEALGATE_SIGNING_KEY'
+  const value = reader.text(name, 'Set the ARN of a KMS key.')
+  const kid = reader.optional('SEALGATE_SIGNING_KID')
+  if (!value.startsWith('file:')) {
+    if (value !== '' && !ARN.test(value))
+      reader.fault(name, 'It is no ARN of a KMS key.', 'Set arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias.')
+    return { arn: value, kid }
+  }
+  // A private key in a file is for tests: on Lambda it would lie in the deployment package.
+  if ((environment['AWS_LAMBDA_FUNCTION_NAME'] ?? '') !== '')
+    reader.fault(name, 'On Lambda the key may not lie in a file.', 'Set the ARN of a KMS key.')
+  const key = reader.read(name, value.slice('file:'.length), 'Name a file with a private JWK.', privateKeyOf)
+  return key === undefined ? { arn: '', kid } : { key }
+}
+
+function readKafka(reader: Reader): KafkaSinkSettings | undefined {
+  const ssl = gather(KAFKA_FILES, 'SSL_', (name) =>
+    reader.optional(name) === undefined
+      ? undefined
+      : reader.file(name, 'Name a PEM file.', (bytes) => Buffer.from(bytes).toString()),
+  )
+  const sasl = gather(KAFKA_SASL, 'SASL_', (name) => reader.optional(name))
+  const plaintext = reader.optional(`${KAFKA}_INSECURE_PLAINTEXT`)
+  const epoch = reader.optional('SEALGATE_EPOCH')
+  const raw = {
+    brokers: reader.optional(`${KAFKA}_BROKERS`)?.split(','),
+    deployment: reader.optional('SEALGATE_DEPLOYMENT'),
+    ...(epoch === undefined ? {} : { epoch: numberOf(epoch) }),
+    ...(Object.keys(ssl).length === 0 ? {} : { ssl }),
+    ...(Object.keys(sasl).length === 0 ? {} : { sasl }),
+    ...(plaintext === undefined ? {} : { insecurePlaintext: plaintext === 'true' }),
+    ...gather(KAFKA_TEXTS, '', (name) => reader.optional(name)),
+    ...gather(KAFKA_TIMES, '', (name) => {
+      const text = reader.optional(name)
+      return text === undefined ? undefined : numberOf(text)
+    }),
+  }
+  try {
+    return readKafkaSettings(raw, KAFKA)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    for (const { where, what, fix } of error.faults) reader.fault(environmentName(where), what, fix)
+    return undefined
+  }
+}
+
+/** Settings by their own names (`requestTimeoutMs`) from those of the environment (`REQUEST_TIMEOUT_MS`). */
+function gather<T>(
+  names: readonly string[],
+  prefix: string,
+  read: (name: string) => T | undefined,
+): Record<string, T> {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = read(`${KAFKA}_${name}`)
+      const field = name
+        .slice(prefix.length)
+        .toLowerCase()
+        .replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+      return value === undefined ? [] : [[field, value]]
+    }),
+  )
+}
+
+/** `SEALGATE_KAFKA.sasl.username` → `SEALGATE_KAFKA_SASL_USERNAME`; the gate's own two have no KAFKA in their names. */
+function environmentName(where: string): string {
+  const field = where.slice(KAFKA.length + 1)
+  const name = field
+    .replace(/\./g, '_')
+    .replace(/[A-Z]/g, (letter) => `_${letter}`)
+    .toUpperCase()
+  return field === 'deployment' || field === 'epoch' ? PREFIX + name : `${KAFKA}_${name}`
+}
+
+/** NaN, which every reader refuses, for what is no plain number. */
+const numberOf = (text: string): number => (/^[0-9]{1,15}$/.test(text) ? Number(text) : NaN)
+
+function rootsOf(bytes: Uint8Array): PublicKey[] {
+  const parsed: unknown = JSON.parse(Buffer.from(bytes).toString())
+  const list: readonly unknown[] = Array.isArray(parsed) ? parsed : [parsed]
+  if (list.length < 1 || list.length > 2) throw new TypeError('one or two roots are pinned')
+  return list.map((jwk) => {
+    if (isObject(jwk) && 'd' in jwk) throw new TypeError('a private key stands where a public one belongs')
+    const { kty, crv, x, y, suite } = jwkOf(jwk)
+    return importPublicKey(suite, y === undefined ? { kty, crv, x } : { kty, crv, x, y })
+  })
+}
+
+function privateKeyOf(bytes: Uint8Array): PrivateKey {
+  const jwk: unknown = JSON.parse(Buffer.from(bytes).toString())
+  const { kty, crv, x, y, suite } = jwkOf(jwk)
+  const d = isObject(jwk) ? jwk['d'] : undefined
+  if (typeof d !== 'string') throw new TypeError('no private key')
+  return importPrivateKey(suite, y === undefined ? { kty, crv, x, d } : { kty, crv, x, y, d })
+}
+
+function jwkOf(jwk: unknown) {
+  const { kty, crv, x, y } = isObject(jwk) ? jwk : {}
+  const suite = suiteOf(crv === 'P-256' ? 'ESP256' : crv === 'Ed25519' ? 'Ed25519' : '')
+  if (suite === undefined || typeof kty !== 'string' || typeof crv !== 'string' || typeof x !== 'string')
+    throw new TypeError('no JWK of Ed25519 or P-256')
+  return { kty, crv, x, y: typeof y === 'string' ? y : undefined, suite }
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** Reads variables and gathers what is wrong. No value is quoted that may be a secret in the wrong place. */
+class Reader {
+  readonly faults: Fault[] = []
+  readonly #environment: Environment
+
+  constructor(environment: Environment) {
+    this.#environment = environment
+  }
+
+  fault(where: string, what: string, fix: string): void {
+    this.faults.push({ where, what, fix })
+  }
+
+  refuseUnknown(known: readonly string[]): void {
+    for (const name of Object.keys(this.#environment))
+      if (name.startsWith(PREFIX) && !known.includes(name))
+        this.fault(name, 'No setting has this name.', `Known are ${known.join(', ')}.`)
+  }
+
+  optional(name: string): string | undefined {
+    const value = this.#environment[name]
+    return value === '' ? undefined : value
+  }
+
+  text(name: string, fix: string): string {
+    const value = this.optional(name)
+    if (value === undefined) this.fault(name, 'It is not set.', fix)
+    return value ?? ''
+  }
+
+  integer(name: string, usual: number, least: number, greatest: number): number {
+    const text = this.optional(name)
+    const value = text === undefined ? usual : numberOf(text)
+    if (value >= least && value <= greatest) return value
+    this.fault(name, 'It is not such a number.', `Set a whole number from ${least} to ${greatest}.`)
+    return usual
+  }
+
+  /** `a=b,c=d` */
+  pairs(name: string, form: string): ReadonlyMap<string, string> {
+    const pairs = new Map<string, string>()
+    for (const pair of this.optional(name)?.split(',') ?? []) {
+      const match = /^([A-Za-z0-9._-]{1,249})=([A-Za-z0-9._-]{1,249})$/.exec(pair)
+      const [, from = '', to = ''] = match ?? []
+      if (match === null || pairs.has(from))
+        this.fault(name, `"${pair}" is no pair, or named twice.`, `Set ${form},${form}.`)
+      pairs.set(from, to)
+    }
+    return pairs
+  }
+
+  file<T>(name: string, fix: string, use: (bytes: Uint8Array) => T): T | undefined {
+    const path = this.text(name, fix)
+    return path === '' ? undefined : this.read(name, path, fix, use)
+  }
+
+  read<T>(name: string, path: string, fix: string, use: (bytes: Uint8Array) => T): T | undefined {
+    let bytes: Uint8Array
+    try {
+      bytes = readFileSync(path)
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+      this.fault(name, `${path} cannot be read (${code}).`, fix)
+      return undefined
+    }
+    try {
+      return use(bytes)
+    } catch (error) {
+      // A parser's message may quote what it read, and that may be a key.
+      if (error instanceof ConfigError) this.faults.push(...error.faults)
+      else this.fault(name, `${path} is not what belongs there.`, fix)
+      return undefined
+    }
+  }
+}
