@@ -12,6 +12,7 @@ import { addInvokeCommands } from './invoke.ts'
 import { EXIT, fail } from './io.ts'
 import { addLocalCommands } from './local.ts'
 import { openLocalAudit } from './local-audit.ts'
+import { addPositionCommands } from './position.ts'
 import { addQuarantineCommands } from './quarantine.ts'
 import { addSealCommands } from './seal.ts'
 import { addSendCommand } from './send.ts'
@@ -56,6 +57,7 @@ function newProgram(terminal: Terminal): Command {
   addSealCommands(program, terminal)
   addInspectCommand(program, terminal)
   addQuarantineCommands(program, terminal)
+  addPositionCommands(program, terminal)
   addAudit(program, terminal)
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)

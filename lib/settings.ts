@@ -121,6 +121,15 @@ export function readSettings(environment: Environment): Settings {
   return { ...settings, answerMode }
 }
 
+/** How to reach a cluster and whose positions they are, of the same environment. Throws `ConfigError` with every fault. */
+export function readKafkaEnvironment(environment: Environment): KafkaSinkSettings {
+  const reader = new Reader(environment)
+  reader.refuseUnknown([...LOCAL, ...CLUSTER])
+  const kafka = readKafka(reader)
+  if (reader.faults.length > 0 || kafka === undefined) throw new ConfigError(reader.faults)
+  return kafka
+}
+
 function readCluster(reader: Reader, environment: Environment): Omit<ClusterSettings, 'answerMode'> {
   const kafka = readKafka(reader)
   const deployment = kafka?.deployment ?? ''
