@@ -16,7 +16,7 @@ import { A256GCM } from '../envelope/suite.ts'
 import type { ProvenBatches, Verified } from '../envelope/verify.ts'
 import { authenticate, judgingTime, parseRecord } from '../keys/authenticate.ts'
 import type { DataKeys, PreparedKeys } from '../keys/data-keys.ts'
-import { isSameKey, type KeyRequest } from '../keys/key-request.ts'
+import { isSameKey, type KeyRequest, nameOf } from '../keys/key-request.ts'
 import type { DirectoryCopy } from '../keys/directory.ts'
 import type { SourceRecord } from '../ports.ts'
 import type { Claimant, ReplayState } from './replay.ts'
@@ -195,28 +195,26 @@ function keysAtHand(slice: readonly Examined[], gate: Gate): KeyRequest[] | unde
 
 /**
  * Asks ahead with steps 8 and 9 on a copy of the state, so that neither a replay nor a record over its limits costs a
- * call. A key counts as new in the first record that names it, unless it is still at hand.
+ * call. A key that is not at hand counts as new until a record that names it has been let through.
  */
 function askAhead(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
   const ahead = state.fork()
   const requests: KeyRequest[] = []
   const newDataKeys = new Set<Examined>()
-  const named = new Map<string, Set<string>>()
+  const paid = new Set<string>()
   for (const examined of slice) {
     if (examined.result instanceof Rejection) continue
     const request = examined.keyRequest
-    let isNew = false
-    if (request !== undefined && !gate.dataKeys.holds(request)) {
-      const scope = JSON.stringify([request.iss, request.type])
-      const wrapped = Buffer.from(request.wrapped).toString('latin1')
-      isNew = named.get(scope)?.has(wrapped) !== true
-      if (isNew) newDataKeys.add(examined)
-      named.set(scope, (named.get(scope) ?? new Set()).add(wrapped))
-    }
+    const name = request === undefined || gate.dataKeys.holds(request) ? undefined : nameOf(request)
+    const isNew = name !== undefined && !paid.has(name)
+    if (isNew) newDataKeys.add(examined)
     const claimant = claimantOf(examined.result, isNew)
     const ruling = ahead.judge(claimant, examined.time)
     ahead.decide(examined.time, claimant, ruling)
-    if (ruling.rejection === undefined && request !== undefined) requests.push(request)
+    if (ruling.rejection !== undefined || request === undefined) continue
+    // Only now: a record that is refused pays for nobody else's key.
+    if (name !== undefined) paid.add(name)
+    requests.push(request)
   }
   return { requests, newDataKeys }
 }
@@ -262,7 +260,6 @@ function openAndCheck(examined: Examined, event: Authorised, gate: Gate, keys: P
     const payload = keys.lend(request, (dataKey) => open(event, dataKey))
     event.contract.payload.check(event.body.claims.contentType, payload)
     const outputs = event.contract.routes.map((route) => treat(route, payload, examined.record.key, gate))
-    checkLength(outputs, event, gate)
     return { admitted: true, event, payload, outputs }
   } catch (error) {
     if (!(error instanceof Rejection)) throw error
@@ -272,23 +269,10 @@ function openAndCheck(examined: Examined, event: Authorised, gate: Gate, keys: P
 
 function treat(route: Route, payload: Uint8Array, key: Uint8Array | null, gate: Gate): Treated {
   const treated = route.treat(payload, gate.pseudonyms)
+  // Treatments may lengthen, and no reader takes a longer ciphertext.
+  if (treated.length > MAX_PLAINTEXT_BYTES)
+    throw new Rejection('over-limit', `what ${route.consumer} would get is longer than an event may be`)
   return { route, payload: treated, key: route.partitionBy === undefined ? key : route.keyOf(treated) }
-}
-
-/**
- * Treatments may lengthen, and several consumers may share a channel: what no topic takes in one batch would hold the
- * partition up for ever. Each further output to a channel counts with its header.
- */
-function checkLength(outputs: readonly Treated[], event: Authorised, gate: Gate): void {
-  const limit = Math.min(gate.maxValueBytes, MAX_PLAINTEXT_BYTES)
-  const lengths = new Map<string, number>()
-  for (const { route, payload } of outputs) {
-    const before = lengths.get(route.channel)
-    const length = payload.length + (before === undefined ? 0 : before + event.body.protected.length)
-    if (length > limit)
-      throw new Rejection('over-limit', `what would go to ${route.channel} is longer than an event may be`)
-    lengths.set(route.channel, length)
-  }
 }
 
 /** A verdict against a record. */

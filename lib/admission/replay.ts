@@ -100,8 +100,10 @@ export class ReplayState {
     if (window === undefined) {
       if (liveWindows(issuer, t) >= this.#limits.maxSessions)
         return refuse('over-limit', `the issuer has ${this.#limits.maxSessions} live sessions here`, false)
-      if (this.#bytes() + ISSUER_BYTES + WINDOW_BYTES + RATE_BYTES > this.#maxBytes)
+      if (this.#bytes(t) + ISSUER_BYTES + WINDOW_BYTES + RATE_BYTES > this.#maxBytes)
         return refuse('over-limit', 'no room to remember another session of this partition', false)
+    } else if (this.#addsRate(issuer, event, t) && this.#bytes(t) + RATE_BYTES > this.#maxBytes) {
+      return refuse('over-limit', 'no room to count another event type in this second', true)
     }
     if (!event.fits) return refuse('over-limit', 'the payload is longer than the contract allows', true)
     if (event.perSecond !== undefined && this.#rate(issuer, event, t) >= event.perSecond)
@@ -222,10 +224,16 @@ export class ReplayState {
     return t > this.time ? 0 : (issuer?.rates.get(typeKey(event.type)) ?? 0)
   }
 
-  #bytes(): number {
+  #addsRate(issuer: Issuer | undefined, event: Claimant, t: number): boolean {
+    return event.perSecond !== undefined && this.#rate(issuer, event, t) === 0
+  }
+
+  /** What `encode` would come to at most at judging time `t`, whenever it last forgot. */
+  #bytes(t: number): number {
     let bytes = BASE_BYTES
     for (const issuer of this.#issuers.values()) {
-      bytes += ISSUER_BYTES + issuer.windows.size * WINDOW_BYTES + issuer.rates.size * RATE_BYTES
+      const rates = t > this.time ? 0 : issuer.rates.size
+      bytes += ISSUER_BYTES + liveWindows(issuer, t) * WINDOW_BYTES + rates * RATE_BYTES
     }
     return bytes
   }

@@ -4,15 +4,15 @@
  * closes, one for all that go to a partition.
  */
 import { type EventClaims, encodeEntry, type Policy, recordKey } from '../audit/entry.ts'
-import { Outage } from '../errors.ts'
+import { Outage, Rejection } from '../errors.ts'
 import { digest } from '../envelope/crypto.ts'
 import { type Claims, type Envelope, MAX_CE_ENTRIES } from '../envelope/format.ts'
 import { partitionOf } from '../envelope/partition.ts'
-import { sealBody, type SealedBody } from '../envelope/seal.ts'
+import { maxProofBytes, sealBody, type SealedBody } from '../envelope/seal.ts'
 import { CONTENT_TYPE_HINT } from '../keys/authenticate.ts'
 import type { SealingKeys } from '../keys/sealing-keys.ts'
-import type { Header, Message, SourceRecord } from '../ports.ts'
-import type { Admitted, Examined, Gate, Treated, Verdict } from './admit.ts'
+import { batchBytes, type Header, type Message, type SourceRecord, type TopicPartition } from '../ports.ts'
+import { type Admitted, type Examined, type Gate, rejected, type Treated, type Verdict } from './admit.ts'
 
 /** What one verdict writes. */
 export interface Draft {
@@ -20,6 +20,14 @@ export interface Draft {
   /** The quarantined record, where it was rejected. */
   readonly quarantine: Message | undefined
   readonly entry: Message
+  /** What each `topic/partition` gets of it, at most, with the proofs that are still to come. */
+  readonly shares: ReadonlyMap<string, Share>
+}
+
+/** What a topic-partition gets of one record. */
+export interface Share {
+  readonly bytes: number
+  readonly messages: number
 }
 
 /** An output; of a sealed one the value is still to be signed, and `message.value` is its body alone. */
@@ -36,6 +44,10 @@ export interface Outlet {
   readonly numbers: NumberedSession
   readonly auditPartition: number
   readonly quarantinePartition: number
+  /** The sink's bound of what one transaction gives to a topic-partition in several messages. */
+  readonly maxBatchBytes: number
+  /** Of the gateway's signing key. */
+  readonly kidBytes: number
   /** Asked of the sink once and remembered for a while. */
   partitionsOf(topic: string, deadline: number): Promise<number>
 }
@@ -67,7 +79,11 @@ export class NumberedSession {
   }
 }
 
-/** Rejects with `Outage` where a topic or a data key for an output is not to be had. */
+/**
+ * Rejects with `Outage` where a topic or a data key for an output is not to be had. What no transaction can hold is
+ * drafted as a rejection instead: record keys and attributes go to every consumer, and treatments may lengthen, so that
+ * an output may outgrow what came in, and would hold its partition up for ever.
+ */
 export async function draftOf(
   examined: Examined,
   verdict: Verdict,
@@ -75,17 +91,51 @@ export async function draftOf(
   outlet: Outlet,
   deadline: number,
 ): Promise<Draft> {
-  if (!verdict.admitted) {
-    return {
-      outputs: [],
-      quarantine: quarantineMessage(examined.record, verdict.code, outlet),
-      entry: entryOf(examined, verdict, gate, outlet),
-    }
-  }
   const outputs: DraftOutput[] = []
-  for (const treated of verdict.outputs)
-    outputs.push(await outputOf(examined, verdict, treated, gate, outlet, deadline))
-  return { outputs, quarantine: undefined, entry: entryOf(examined, verdict, gate, outlet) }
+  if (verdict.admitted)
+    for (const treated of verdict.outputs)
+      outputs.push(await outputOf(examined, verdict, treated, gate, outlet, deadline))
+  const quarantine = verdict.admitted
+    ? undefined
+    : quarantineMessage(examined.record, verdict.code, gate, outlet)
+  const entry = entryOf(examined, verdict, gate, outlet)
+  const shares = sharesOf(outputs, quarantine, entry, outlet)
+  if (!verdict.admitted || isWritable(shares, gate, outlet)) return { outputs, quarantine, entry, shares }
+  const tooLong = new Rejection('over-limit', 'what its consumers would get is longer than their topics take')
+  return draftOf(examined, rejected(tooLong, verdict.event), gate, outlet, deadline)
+}
+
+function sharesOf(
+  outputs: readonly DraftOutput[],
+  quarantine: Message | undefined,
+  entry: Message,
+  outlet: Outlet,
+): ReadonlyMap<string, Share> {
+  const shares = new Map<string, Share>()
+  const add = (message: Message, more: number): void => {
+    const place = placeOf(message)
+    const { bytes, messages } = shares.get(place) ?? { bytes: 0, messages: 0 }
+    shares.set(place, { bytes: bytes + batchBytes(message) + more, messages: messages + 1 })
+  }
+  const proof = maxProofBytes(outlet.kidBytes)
+  for (const { message, sealed } of outputs) add(message, sealed === undefined ? 0 : proof)
+  if (quarantine !== undefined) add(quarantine, 0)
+  add(entry, 0)
+  return shares
+}
+
+/** The name of a topic-partition in `Draft.shares`. */
+export const placeOf = ({ topic, partition }: TopicPartition): string => `${topic}/${partition}`
+
+/** Outputs and quarantine take records up to the ingress limit and this (sealed-event.md §7). */
+const ALLOWANCE_BYTES = 65_536
+
+const longestMessage = (gate: Gate): number => gate.maxValueBytes + ALLOWANCE_BYTES
+
+function isWritable(shares: ReadonlyMap<string, Share>, gate: Gate, outlet: Outlet): boolean {
+  for (const { bytes, messages } of shares.values())
+    if (bytes > (messages > 1 ? outlet.maxBatchBytes : longestMessage(gate))) return false
+  return true
 }
 
 async function outputOf(
@@ -173,9 +223,16 @@ export const QUARANTINE_HEADERS = {
   partition: 'sealgate-partition',
   offset: 'sealgate-offset',
   timestamp: 'sealgate-timestamp',
+  /** Only where the record was too long to be kept: its length and its value's digest. */
+  omitted: 'sealgate-omitted',
 } as const
 
-function quarantineMessage(record: SourceRecord, code: string, outlet: Outlet): Message {
+/**
+ * The record's own bytes. One that is longer than any output may be (a producer's compression hides that from the
+ * ingress topic's limit) is named by its digest and sizes alone, and stays where it was read.
+ */
+function quarantineMessage(record: SourceRecord, code: string, gate: Gate, outlet: Outlet): Message {
+  const { key, value, headers } = record
   const added = [
     header(QUARANTINE_HEADERS.code, code),
     header(QUARANTINE_HEADERS.topic, record.topic),
@@ -183,14 +240,13 @@ function quarantineMessage(record: SourceRecord, code: string, outlet: Outlet): 
     header(QUARANTINE_HEADERS.offset, String(record.offset)),
     header(QUARANTINE_HEADERS.timestamp, String(record.timestamp)),
   ]
-  const { key, value, headers } = record
-  return {
-    topic: outlet.names.quarantineTopic,
-    partition: outlet.quarantinePartition,
-    key,
-    value,
-    headers: [...headers, ...added],
-  }
+  const place = { topic: outlet.names.quarantineTopic, partition: outlet.quarantinePartition }
+  const whole = { ...place, key, value, headers: [...headers, ...added] }
+  const length = batchBytes(whole)
+  if (length <= longestMessage(gate)) return whole
+  const sha256 = digest(value ?? new Uint8Array()).toString('hex')
+  const omitted = header(QUARANTINE_HEADERS.omitted, `${length} bytes; value sha256:${sha256}`)
+  return { ...place, key: null, value: null, headers: [...added, omitted] }
 }
 
 function entryOf(examined: Examined, verdict: Verdict, gate: Gate, outlet: Outlet): Message {

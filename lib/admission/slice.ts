@@ -226,6 +226,8 @@ class Lanes {
   readonly #parts: IngestParts
   readonly #open = new Map<string, Lane>()
   readonly #busy = new Map<string, Promise<unknown>>()
+  /** One session per source partition and process, however often it is taken over: numbers are never given twice. */
+  readonly #senders = new Map<string, Pick<Outlet, 'numbers' | 'sealingKeys'>>()
   readonly #partitions = new Map<string, { readonly count: number; readonly at: number }>()
 
   constructor(parts: IngestParts) {
@@ -247,13 +249,14 @@ class Lanes {
   }
 
   /**
-   * The lane of a source partition: the one at hand where it expects this very offset, else taken over anew, since
-   * somebody else may have moved the partition on.
+   * The lane of a source partition: the one at hand, unless the records begin before what it has decided, which may mean
+   * that somebody moved the partition back. Beyond it there may be a gap, as control records leave them, or another's
+   * work: then that other has fenced this lane, and its commit fails with `fenced`.
    */
   async open(source: TopicPartition, first: bigint, deadline: number): Promise<Lane> {
     const name = laneName(source)
     const held = this.#open.get(name)
-    if (held?.next === first) return held
+    if (held !== undefined && held.next <= first) return held
     this.discard(source)
     const session = await this.#parts.sink.open(source, deadline)
     try {
@@ -271,7 +274,6 @@ class Lanes {
     const lane = this.#open.get(name)
     this.#open.delete(name)
     if (lane === undefined) return
-    lane.outlet.sealingKeys.close()
     closeQuietly(lane.session)
   }
 
@@ -279,7 +281,8 @@ class Lanes {
     await Promise.all(this.#busy.values())
     const lanes = [...this.#open.values()]
     this.#open.clear()
-    for (const lane of lanes) lane.outlet.sealingKeys.close()
+    for (const sender of this.#senders.values()) sender.sealingKeys.close()
+    this.#senders.clear()
     await Promise.allSettled(lanes.map(({ session }) => session.close()))
   }
 
@@ -294,13 +297,23 @@ class Lanes {
       homes?.quarantine ?? auditPartitionOf(source, await this.#partitionsOf(quarantineTopic, deadline))
     const outlet: Outlet = {
       names: settings.outlet,
-      sealingKeys: this.#parts.newSealingKeys(),
-      numbers: new NumberedSession(random(16)),
+      ...this.#senderOf(source),
       auditPartition,
       quarantinePartition,
+      maxBatchBytes: session.maxBatchBytes,
+      kidBytes: this.#parts.signer.kid.length,
       partitionsOf: (topic, until) => this.#partitionsOf(topic, until),
     }
     return { source, session, outlet, batches: new ProvenBatches(), replay, head, next }
+  }
+
+  #senderOf(source: TopicPartition): Pick<Outlet, 'numbers' | 'sealingKeys'> {
+    const name = laneName(source)
+    const known = this.#senders.get(name)
+    if (known !== undefined) return known
+    const sender = { numbers: new NumberedSession(random(16)), sealingKeys: this.#parts.newSealingKeys() }
+    this.#senders.set(name, sender)
+    return sender
   }
 
   /** Partitions may be added to a topic while we run. */

@@ -1,10 +1,10 @@
 /** What one transaction will write for a source partition: drafts until the sink's limit, then proofs, segment, position. */
 import { closeSegment, segmentKey } from '../audit/segment.ts'
-import { maxProofBytes, prove } from '../envelope/seal.ts'
-import { batchBytes, type Message, type SourceRecord } from '../ports.ts'
+import { prove } from '../envelope/seal.ts'
+import type { Message, SourceRecord } from '../ports.ts'
 import type { Gate } from './admit.ts'
 import { encodeState } from './position.ts'
-import type { Draft, DraftOutput } from './route.ts'
+import { type Draft, type DraftOutput, placeOf } from './route.ts'
 import type { IngestParts, Lane } from './slice.ts'
 
 /** A segment's record and the batch's own header, at most. */
@@ -29,8 +29,7 @@ export class Transaction {
   /** Whether a draft can be added with no topic-partition over the sink's limit. One draft alone always can. */
   hasRoomFor(draft: Draft): boolean {
     if (this.#drafts.length === 0) return true
-    const sizes = this.#sizesOf(draft)
-    for (const [place, bytes] of sizes) {
+    for (const [place, { bytes }] of draft.shares) {
       const before = this.#bytes.get(place) ?? 0
       // A message too large for any company is sent alone: the topic's own limit decides.
       if (before > 0 && before + bytes > this.#limitOf(place)) return false
@@ -39,7 +38,7 @@ export class Transaction {
   }
 
   add(record: SourceRecord, draft: Draft): void {
-    for (const [place, bytes] of this.#sizesOf(draft)) {
+    for (const [place, { bytes }] of draft.shares) {
       this.#bytes.set(place, (this.#bytes.get(place) ?? BATCH_HEADER_BYTES) + bytes)
     }
     this.#drafts.push(draft)
@@ -139,23 +138,7 @@ export class Transaction {
     const audit = placeOf({ topic: outlet.names.auditTopic, partition: outlet.auditPartition })
     return place === audit ? session.maxBatchBytes - SEGMENT_BYTES : session.maxBatchBytes
   }
-
-  #sizesOf(draft: Draft): Map<string, number> {
-    const sizes = new Map<string, number>()
-    const proof = maxProofBytes(this.#parts.signer.kid.length)
-    const add = (message: Message, more: number): void => {
-      const place = placeOf(message)
-      sizes.set(place, (sizes.get(place) ?? 0) + batchBytes(message) + more)
-    }
-    for (const { message, sealed } of draft.outputs) add(message, sealed === undefined ? 0 : proof)
-    if (draft.quarantine !== undefined) add(draft.quarantine, 0)
-    add(draft.entry, 0)
-    return sizes
-  }
 }
 
 /** Beyond this a count says no more than "very many". */
 const MAX_UNSEEN = BigInt(Number.MAX_SAFE_INTEGER)
-
-const placeOf = ({ topic, partition }: { topic: string; partition: number }): string =>
-  `${topic}/${partition}`

@@ -2,6 +2,10 @@ import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { REJECTION_CODES, Rejection } from '../../lib/errors.ts'
+import { admit, type Gate as AdmissionGate } from '../../lib/admission/admit.ts'
+import { ReplayState } from '../../lib/admission/replay.ts'
+import { UNDECRYPTABLE } from '../../lib/envelope/seal.ts'
+import { ProvenBatches } from '../../lib/envelope/verify.ts'
 import { createDataKeys } from '../../lib/keys/data-keys.ts'
 import { AUDIT_TOPIC, LOCAL_GATEWAY, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
 import type { KeyService, SourceRecord } from '../../lib/ports.ts'
@@ -102,37 +106,49 @@ describe('an attacker', () => {
 
   it('learns nothing from the text of a failed decryption: every step gives the same', async () => {
     shop = await openShop()
-    const records = await sent(3)
-    const [one] = records
-    const wrongKey: KeyService['unwrap'] = () => Promise.resolve(Buffer.alloc(32, 1))
-    const definiteNo: KeyService['unwrap'] = () =>
-      Promise.reject(new Rejection('undecryptable', 'the event cannot be decrypted'))
-    const texts = new Set<string>()
-    for (const unwrap of [wrongKey, definiteNo]) {
-      const { gate } = watchedGate(unwrap)
-      await handle(gate, records)
-      await gate.close()
-      const quarantined = await shop.records(QUARANTINE_TOPIC)
-      for (const record of quarantined)
-        texts.add(
-          JSON.stringify(
-            record.headers
-              .filter(({ name }) => name === 'sealgate-code')
-              .map(({ value }) => Buffer.from(value ?? []).toString()),
-          ),
-        )
-      await shop.log.append([
-        {
-          ...one,
-          topic: 'orders',
-          partition: one?.partition ?? 0,
-          key: one?.key ?? null,
-          value: one?.value ?? null,
-          headers: [],
-        },
-      ])
+    const records = (await sent(1)).slice(0, 1)
+    const [record] = records
+    if (record === undefined) throw new Error('no record')
+    const parts = shop.stack.gateParts()
+    const real = shop.stack.consumer(LOCAL_GATEWAY).keyService
+    const directory = await parts.directory.snapshot(Date.now() + 5000)
+    const reasonOf = async (
+      unwrap: KeyService['unwrap'],
+      change: (gate: AdmissionGate) => AdmissionGate = (gate) => gate,
+    ): Promise<string> => {
+      const gate: AdmissionGate = {
+        audience: LOCAL_GATEWAY,
+        maxValueBytes: 1_048_576,
+        directory,
+        contracts: shop.stack.contracts,
+        dataKeys: createDataKeys({
+          keyService: { generate: (...args) => real.generate(...args), unwrap },
+          clock: parts.clock,
+        }),
+        pseudonyms: await parts.pseudonyms(Date.now() + 5000),
+        batches: new ProvenBatches(),
+        channelOf: (topic) => parts.settings.channelOf(topic),
+        now: () => Date.now(),
+      }
+      const verdict = await admit(
+        record,
+        change(gate),
+        new ReplayState(parts.settings.limits, 10_000),
+        Date.now() + 5000,
+      )
+      if (verdict.admitted) throw new Error('it was admitted')
+      expect(verdict.code).toBe('undecryptable')
+      return verdict.reason
     }
-    expect([...texts]).toEqual(['["undecryptable"]'])
+    const reasons = [
+      await reasonOf(() => Promise.resolve(Buffer.alloc(32, 1))),
+      await reasonOf(() => Promise.reject(new Rejection('undecryptable', UNDECRYPTABLE))),
+      await reasonOf(real.unwrap.bind(real), (gate) => ({
+        ...gate,
+        directory: { ...directory, snapshot: { ...directory.snapshot, kek: () => undefined } },
+      })),
+    ]
+    expect(new Set(reasons).size).toBe(1)
   })
 
   it('finds no payload and no key in audit, quarantine, sealed outputs or errors', async () => {

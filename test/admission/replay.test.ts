@@ -151,27 +151,44 @@ describe('the limits of step 9', () => {
     ])
   })
 
+  const wide = { maxSessions: 1024, newDataKeysPerMinute: 60 }
+  const sessionOf = (index: number): Uint8Array => Buffer.from(String(index).padStart(16, '0'))
+
   it('refuses a new session rather than outgrow the position, and lets those that it knows go on', () => {
-    const limits = { maxSessions: 1024, newDataKeysPerMinute: 60 }
-    const state = newState(limits, 3072)
-    let accepted = 0
-    for (let id = 0; id < 200; id++)
-      if (
-        take(
-          state,
-          event(1000n, {
-            session: Buffer.from(`session of16b ${String(id).padStart(3)}`).subarray(0, 16),
-            iss: `shop ${id % 7}`,
-          }),
-        ) === 'ok'
-      )
-        accepted += 1
+    const state = newState(wide, 3072)
+    const codes = Array.from({ length: 200 }, (_, index) =>
+      take(state, event(1000n, { session: sessionOf(index), iss: `shop ${index % 7}` })),
+    )
+    const accepted = codes.filter((code) => code === 'ok').length
     expect(accepted).toBeGreaterThan(50)
-    expect(accepted).toBeLessThan(200)
+    expect(codes.filter((code) => code === 'over-limit')).toHaveLength(200 - accepted)
     expect(state.encode().length).toBeLessThanOrEqual(3072)
-    expect(
-      take(state, event(1001n, { session: Buffer.from('session of16b   0').subarray(0, 16), iss: 'shop 0' })),
-    ).not.toBe('over-limit')
+    expect(take(state, event(1001n, { session: sessionOf(0), iss: 'shop 0' }))).toBe('ok')
+  })
+
+  it('refuses to count another event type rather than outgrow the position', () => {
+    const state = newState(wide, 3072)
+    const codes = Array.from({ length: 400 }, (_, index) =>
+      take(state, event(BigInt(index), { type: `type ${index}`, perSecond: 5 })),
+    )
+    expect(codes).toContain('ok')
+    expect(codes).toContain('over-limit')
+    expect(state.encode().length).toBeLessThanOrEqual(3072)
+    // The next second counts anew.
+    expect(take(state, event(500n, { type: 'type 399', perSecond: 5 }), T + 1)).toBe('ok')
+  })
+
+  it('says the same of a session whether or not it has forgotten others meanwhile', () => {
+    const [one, other] = [newState(wide, 3072), newState(wide, 3072)]
+    for (const state of [one, other])
+      for (let index = 0; index < 90; index++)
+        take(state, event(1n, { session: sessionOf(index), exp: BigInt(T + (index < 45 ? 1 : 900)) }))
+    other.decide(T + 2)
+    other.encode()
+    for (let index = 100; index < 200; index++)
+      expect(take(one, event(1n, { session: sessionOf(index) }), T + 2)).toBe(
+        take(other, event(1n, { session: sessionOf(index) }), T + 2),
+      )
   })
 
   it('never lets the judging time go back', () => {

@@ -172,6 +172,55 @@ describe('a slice', () => {
     expect(await shop.codes()).toEqual([])
   })
 
+  it('leaves no mark of a record whose output could not be sealed: it is admitted when it comes again', async () => {
+    shop = await openShop()
+    const records = (await sent(6)).filter(({ partition }) => partition === 0)
+    let isDown = true
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      newSealingKeys: () => {
+        const keys = parts.newSealingKeys()
+        const down = (): Outage => new Outage('key-service-unavailable', 'no answer')
+        return {
+          tryLend: (scope, use) => (isDown ? undefined : keys.tryLend(scope, use)),
+          lend: (scope, deadline, use) => (isDown ? Promise.reject(down()) : keys.lend(scope, deadline, use)),
+          close: () => keys.close(),
+        }
+      },
+    }))
+    await expect(handle(gate, records)).rejects.toThrow('key-service-unavailable')
+    expect(await entries()).toHaveLength(0)
+    isDown = false
+    await handle(gate, records)
+    await gate.close()
+    expect(await shop.codes()).toEqual([])
+    expect(await entries()).toHaveLength(records.length)
+  })
+
+  it('does not call a kid unknown by a copy of the directory that is no longer fresh', async () => {
+    shop = await openShop()
+    const records = await sent(2)
+    const stale = (fresh: boolean): Gate =>
+      shop.gate((parts) => ({
+        ...parts,
+        directory: {
+          onKeksChanged: (listener) => parts.directory.onKeksChanged(listener),
+          snapshot: async (deadline) => {
+            const { snapshot } = await parts.directory.snapshot(deadline)
+            return { fresh, snapshot: { ...snapshot, signingKey: () => undefined } }
+          },
+        },
+      }))
+    const gate = stale(false)
+    await expect(handle(gate, records)).rejects.toThrow('directory-unavailable')
+    await gate.close()
+    expect(await entries()).toHaveLength(0)
+    const fresh = stale(true)
+    await handle(fresh, records)
+    await fresh.close()
+    expect(await shop.codes()).toEqual(['key-unknown', 'key-unknown'])
+  })
+
   it('stops early with time in hand, having committed what it had decided', async () => {
     shop = await openShop()
     const records = (await sent(40)).filter(({ partition }) => partition === 1)
