@@ -111,10 +111,14 @@ async function ingestSlice(
   }
 }
 
-/** Anything that is not known to be ours is treated as if it were: fail closed, keep order. */
+/**
+ * Anything that is not known to be ours is treated as if it were: fail closed, keep order. Its kind is named, its own words
+ * are not: they might hold what no log may. They stand in the cause.
+ */
 function outageOf(error: unknown): Outage {
   if (error instanceof Outage) return error
-  return new Outage('unexpected', 'an error that nobody expected: see its cause, and report it', {
+  const kind = error instanceof Error ? error.name : typeof error
+  return new Outage('unexpected', `an error that nobody expected (${kind}): see its cause, and report it`, {
     cause: error,
   })
 }
