@@ -5,6 +5,7 @@
  */
 import { compareBytes } from '../cbor.ts'
 import { treeRoot } from '../envelope/merkle.ts'
+import { OpenEntries, type OpenEntry } from './open-entries.ts'
 import { type AuditHead, FIRST_HEAD, type Segment } from './segment.ts'
 
 export type BreakKind =
@@ -38,15 +39,6 @@ export interface ChainObserver {
   broken(found: ChainBreak): void
 }
 
-interface OpenEntry {
-  readonly offset: bigint
-  readonly leaf: Uint8Array
-  readonly at: AuditPlace
-  readonly arrival: number
-  /** It has been reported already. */
-  readonly suspect: boolean
-}
-
 interface HeldSegment {
   readonly segment: Segment
   readonly at: AuditPlace
@@ -77,7 +69,7 @@ export class Chain {
   readonly #observer: ChainObserver
   readonly #recent = new Map<number, Uint8Array>()
   #head: Head
-  #open: OpenEntry[] = []
+  #open = new OpenEntries()
   #held: HeldSegment[] = []
   #pending: Omit<ChainBreak, 'until'>[] = []
   #arrivals = 0
@@ -101,10 +93,14 @@ export class Chain {
 
   /** An entry's record; `suspect` where something about it was reported already. */
   entry(offset: bigint, leaf: Uint8Array, at: AuditPlace, suspect: boolean): void {
-    this.#open.push({ offset, leaf, at, arrival: this.#arrivals++, suspect })
-    if (this.#open.length <= MAX_OPEN) return
-    this.#settle()
-    if (this.#open.length > MAX_OPEN) this.#dropOpen('missing', 'no segment closes them')
+    this.#open.add({ offset, leaf, at, arrival: this.#arrivals++, suspect })
+    if (this.#open.size <= MAX_OPEN) return
+    if (this.#held.length > 0) {
+      this.#settle()
+      // As after any settling: those that stay would be gone through again by the next.
+      this.#suspects = []
+    }
+    if (this.#open.size > MAX_OPEN) this.#dropOpen('missing', 'no segment closes them')
   }
 
   /** A record of this chain that is bad by itself. */
@@ -132,7 +128,7 @@ export class Chain {
     } else if (segment.sequence <= this.#head.sequence) {
       this.#old(held)
     } else if (this.#held.length === 0 && this.#fits(held)) {
-      this.#open = []
+      this.#open = new OpenEntries()
       this.#advance(held, true)
       this.#suspects = []
     } else {
@@ -153,7 +149,7 @@ export class Chain {
     if (lacking > 0 && this.#unexplained(lacking, this.#head.arrival, Infinity) > 0) {
       const detail = `the position names segment ${expected}; the chain ends at ${this.#head.sequence}`
       this.#report('cut at the end', null, detail, this.#head.next ?? null, null)
-    } else if (suspects === 0 && this.#open.length > 0) {
+    } else if (suspects === 0 && this.#open.size > 0) {
       if (lacking === 0 && expected > 0) this.#dropOpen('altered', 'added after the last segment')
       else this.#dropOpen('cut at the end', 'the segment that closes them is not there')
     }
@@ -166,13 +162,15 @@ export class Chain {
     if (segment.sequence !== this.#head.sequence + 1 || !this.#links(segment) || !this.#tiles(segment))
       return false
     if (at.auditPartition !== (this.#head.auditPartition ?? at.auditPartition)) return false
-    let before = segment.from - 1n
-    for (const entry of this.#open) {
-      if (entry.offset <= before || entry.offset >= segment.next) return false
-      if (entry.at.auditPartition !== at.auditPartition) return false
-      before = entry.offset
+    if (this.#open.size !== segment.count) return false
+    const own = this.#open.list()
+    let before = { offset: segment.from - 1n, arrival: -1 }
+    for (const entry of own) {
+      if (entry.offset <= before.offset || entry.offset >= segment.next) return false
+      if (entry.arrival < before.arrival || entry.at.auditPartition !== at.auditPartition) return false
+      before = entry
     }
-    return isCovered(segment, this.#open)
+    return isCovered(segment, own)
   }
 
   #links(segment: Segment): boolean {
@@ -191,9 +189,7 @@ export class Chain {
     for (const { segment } of this.#held.toSorted(bySequence)) {
       if (segment.sequence > sequence + 1) return false
       sequence = segment.sequence
-      let count = 0
-      for (const { offset } of this.#open) if (covers(segment, offset)) count++
-      if (count < segment.count) return false
+      if (this.#open.count(segment.from, segment.next) < segment.count) return false
     }
     return true
   }
@@ -233,7 +229,7 @@ export class Chain {
       const lacking = this.#unexplained(skipped, before.arrival, held.arrival)
       const detail = `${lacking} of the segments ${before.sequence + 1} to ${sequence - 1}, and what they decided`
       if (lacking > 0) this.#report('missing', at, detail, before.next ?? null, from)
-      this.#open = this.#open.filter(({ offset }) => offset < next || offset >= from)
+      this.#open.take(next, from)
     } else if (!this.#links(segment)) {
       this.#breakAt(
         'forked',
@@ -252,8 +248,7 @@ export class Chain {
   /** Whether the segment's entries are all there and as they were signed; takes them from those open. */
   #closes(held: HeldSegment, moved: boolean): boolean {
     const { segment, at } = held
-    const own = this.#open.filter(({ offset }) => covers(segment, offset)).sort(byOffset)
-    this.#open = this.#open.filter(({ offset }) => !covers(segment, offset))
+    const own = this.#open.take(segment.from, segment.next)
     if (isCovered(segment, own)) {
       const inOrder = own.every(
         (entry, index) =>
@@ -300,12 +295,10 @@ export class Chain {
   /** Entries left over after the segments have taken theirs. */
   #sweep(): void {
     const { next = 0n, arrival } = this.#head
-    for (const { offset, suspect, at, arrival: came } of this.#open) {
-      if (suspect) continue
-      if (offset < next) this.#report('altered', at, 'an entry that no segment covers', offset, offset + 1n)
-      else if (came < arrival) this.#report('reordered', at, 'an entry stands too early', offset, offset + 1n)
-    }
-    this.#open = this.#open.filter(({ offset }) => offset >= next)
+    for (const { offset, suspect, at } of this.#open.take(0n, next))
+      if (!suspect) this.#report('altered', at, 'an entry that no segment covers', offset, offset + 1n)
+    for (const { offset, suspect, at } of this.#open.nameEarly(arrival))
+      if (!suspect) this.#report('reordered', at, 'an entry stands too early', offset, offset + 1n)
   }
 
   /** A segment that the chain is past: a copy, a fork, or one that was moved. Its entries go with it. */
@@ -317,9 +310,8 @@ export class Chain {
     else if (compareBytes(known, segment.hash) === 0)
       this.#breakAt('altered', held, `a copy of segment ${segment.sequence} was added`)
     else this.#breakAt('forked', held, `a second segment ${segment.sequence}`)
-    this.#open = this.#open.filter(
-      ({ offset }) => !covers(segment, offset) || offset >= (this.#head.next ?? 0n),
-    )
+    const { next = 0n } = this.#head
+    this.#open.take(segment.from, segment.next < next ? segment.next : next)
   }
 
   #advance(held: HeldSegment, good: boolean): void {
@@ -327,7 +319,9 @@ export class Chain {
     const { auditPartition } = held.at
     this.#head = { sequence, hash, next, epoch, time, deployment, auditPartition, arrival: held.arrival }
     this.#recent.set(sequence, hash)
-    if (this.#recent.size > MAX_RECENT) this.#recent.delete(Math.min(...this.#recent.keys()))
+    // The head only rises, so the first that was remembered is the lowest.
+    const lowest = this.#recent.keys().next()
+    if (this.#recent.size > MAX_RECENT && lowest.done !== true) this.#recent.delete(lowest.value)
     if (sequence === this.#expected?.sequence && compareBytes(hash, this.#expected.hash) !== 0)
       this.#breakAt('forked', held, `segment ${sequence} is not the one that the position names`)
     if (good) this.#observer.settled(held.segment)
@@ -335,11 +329,12 @@ export class Chain {
   }
 
   #dropOpen(kind: BreakKind, why: string): void {
-    const offsets = this.#open.map(({ offset }) => offset)
-    const from = offsets.reduce((least, offset) => (offset < least ? offset : least))
-    const last = offsets.reduce((most, offset) => (offset > most ? offset : most))
-    this.#report(kind, this.#open[0]?.at ?? null, `${offsets.length} entries: ${why}`, from, last + 1n)
-    this.#open = []
+    const all = this.#open.list()
+    const first = all.reduce((earliest, entry) => (entry.arrival < earliest.arrival ? entry : earliest))
+    const from = all[0]?.offset ?? null
+    const last = all.at(-1)?.offset ?? null
+    this.#report(kind, first.at, `${all.length} entries: ${why}`, from, last === null ? null : last + 1n)
+    this.#open = new OpenEntries()
   }
 
   /** How many of so many lacking records are not explained by bad ones that came between these two arrivals. */
@@ -374,8 +369,6 @@ export class Chain {
   }
 }
 
-const covers = ({ from, next }: Segment, offset: bigint): boolean => offset >= from && offset < next
-
 /** Whether the segment's root is that of these entries, in this order. */
 function isCovered(segment: Segment, entries: readonly OpenEntry[]): boolean {
   if (entries.length !== segment.count) return false
@@ -384,6 +377,3 @@ function isCovered(segment: Segment, entries: readonly OpenEntry[]): boolean {
 
 const bySequence = (a: HeldSegment, b: HeldSegment): number =>
   a.segment.sequence - b.segment.sequence || a.arrival - b.arrival
-
-const byOffset = (a: OpenEntry, b: OpenEntry): number =>
-  a.offset < b.offset ? -1 : a.offset > b.offset ? 1 : a.arrival - b.arrival
