@@ -1,5 +1,6 @@
 /** `sealgate local`: runs the embedded stack, and looks at it. */
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
@@ -118,11 +119,9 @@ async function startGate(stack: Stack): Promise<{ poller: Poller; stop(): Promis
 /** The examples that come with this package, where the project has no contracts of its own. */
 function defaultContracts(): string {
   if (existsSync('contracts')) return 'contracts'
-  // From the sources, and from dist/.
-  const [near = '', far = ''] = ['../contracts', '../../contracts'].map((path) =>
-    fileURLToPath(new URL(path, import.meta.url)),
-  )
-  return existsSync(near) ? near : far
+  // The package's root is above cli/ in a checkout and above dist/cli/ once compiled. dist/contracts holds the schema alone.
+  const [near = '', far = ''] = ['../', '../../'].map((path) => fileURLToPath(new URL(path, import.meta.url)))
+  return join(existsSync(join(near, 'package.json')) ? near : far, 'contracts')
 }
 
 function announce(terminal: Terminal, stack: Stack, options: StartOptions, rules: string): void {

@@ -1,5 +1,6 @@
 /** The packed package, installed into a project of its own. */
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -158,6 +159,31 @@ describe('the packed package', () => {
     const { stdout } = await run(node24, [bin, '--version'], { cwd: folder, timeout: 30_000 })
     expect(stdout).toBe(`${await versionOf(root)}\n`)
   })
+
+  it('runs the embedded stack by the examples that come with it', async () => {
+    const bin = join(folder, 'node_modules', 'sealgate', 'bin', 'sealgate.js')
+    const env = { ...process.env, SEALGATE_LOCAL: '' }
+    const stack = execFile(node24, [bin, 'local', 'start'], { cwd: folder, env, timeout: 30_000 })
+    const ended = once(stack, 'close')
+    let printed = ''
+    try {
+      await new Promise<void>((resolve) => {
+        const look = (text: string): void => {
+          printed += text
+          if (printed.includes('Ctrl-C')) resolve()
+        }
+        stack.stdout?.on('data', look)
+        stack.stderr?.on('data', look)
+        void ended.then(() => {
+          resolve()
+        })
+      })
+    } finally {
+      stack.kill('SIGKILL')
+      await ended
+    }
+    expect(printed).toMatch(/is running in .*, by \d+ contracts of .*node_modules.sealgate.contracts\./)
+  }, 40_000)
 
   it(
     'has declarations that a strict TypeScript project with kafkajs checks',
