@@ -32,8 +32,33 @@ export async function openGate(settings: Settings): Promise<Gate> {
     const { parts, close } = await openCluster(settings, SOFTWARE)
     return closing(createGate(createIngest(parts), settings.answerMode), close)
   }
-  const stack = await connectStack(settings.localFolder, SOFTWARE)
-  return closing(createGate(createIngest(stack.gateParts()), settings.answerMode), () => stack.close())
+  return openLocalGate(settings.localFolder, settings.answerMode)
+}
+
+/** A gate on the stack that another process owns: one that failed begins anew, since a lost connection does not come back. */
+async function openLocalGate(folder: string, mode: AnswerMode): Promise<Gate> {
+  const connected = async (): Promise<Gate> => {
+    const stack = await connectStack(folder, SOFTWARE)
+    return closing(createGate(createIngest(stack.gateParts()), mode), () => stack.close())
+  }
+  let gate: Gate | undefined = await connected()
+  return {
+    handle: async (event, deadline) => {
+      const current = (gate ??= await connected())
+      let isDone = false
+      try {
+        const given = await current.handle(event, deadline)
+        isDone = given === undefined || given.batchItemFailures.length === 0
+        return given
+      } finally {
+        if (!isDone && gate === current) {
+          gate = undefined
+          await current.close().catch(() => undefined)
+        }
+      }
+    },
+    close: async () => gate?.close(),
+  }
 }
 
 function closing(gate: Gate, end: () => Promise<void>): Gate {

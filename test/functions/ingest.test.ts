@@ -101,6 +101,19 @@ describe('the ingest function', () => {
     expect(attempts).toBe(2)
   })
 
+  it('goes on after the process that owns its stack has been started anew', async () => {
+    const records = await orders(4)
+    const handler = ingestHandler(() => openGate(readSettings({ SEALGATE_LOCAL: shop?.folder })))
+    const event = toMskEvent(records, ORIGIN)
+    await invokeOnce(handler, event, { timeoutMs: 20_000 })
+    shop = await shop?.reopen()
+    await expect(
+      invokeOnce(handler, toMskEvent(records.slice(0, 1), ORIGIN), { timeoutMs: 20_000 }),
+    ).rejects.toThrow('sink-unavailable')
+    await invokeOnce(handler, event, { timeoutMs: 20_000 })
+    expect(await shop?.records('orders.analytics')).toHaveLength(4)
+  })
+
   it('names every fault of its environment at once, unknown settings among them', () => {
     let faults: readonly string[] = []
     try {
