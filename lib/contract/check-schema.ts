@@ -14,7 +14,7 @@ const NAMES_OF_PARTS = [
   '$recursiveAnchor',
 ]
 
-/** Paths are from the schema's own root. */
+/** Paths are from the schema's own root. Of a schema that `costFault` (cost.ts) has no fault in. */
 export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
   const misused = keywordErrors(root).filter((error) => error.keyword !== 'anyOf' && error.keyword !== 'if')
   const places = new Map<string, string>()
@@ -43,15 +43,6 @@ export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
         path: [...open.path, 'unevaluatedProperties'],
         what: 'unevaluatedProperties and patternProperties are not supported together.',
         fix: 'Use additionalProperties.',
-      },
-    ]
-  const circle = circleOf(root)
-  if (circle !== undefined)
-    return [
-      {
-        path: circle,
-        what: 'This schema refers to itself for the very same value.',
-        fix: 'Break the circle of $ref.',
       },
     ]
   const fault = compileFault(root, assertFormats)
@@ -97,6 +88,19 @@ function checkPart(root: Schema, path: readonly string[], schema: JsonObject): F
         'Refer to parts by $ref: "#/$defs/NAME".',
       )
   }
+  for (const [keyword, instead] of NOT_LOOKED_INTO) {
+    if (member(schema, keyword) !== undefined)
+      add([keyword], `${keyword} is not supported inside a contract.`, instead)
+  }
+  for (const keyword of ['not', 'propertyNames']) {
+    const part = member(schema, keyword)
+    if (isSchema(part) && holdsMark(root, part))
+      add(
+        [keyword],
+        `An x-classification in ${keyword} classifies no field.`,
+        'Mark the field itself, or the object that it is in.',
+      )
+  }
   const ref = member(schema, '$ref')
   if (typeof ref === 'string' && resolveRef(root, ref) === undefined) {
     if (ref.startsWith('#'))
@@ -139,6 +143,26 @@ function checkPart(root: Schema, path: readonly string[], schema: JsonObject): F
   return findings
 }
 
+/** Schemas in them would be neither counted nor searched for classified fields. */
+const NOT_LOOKED_INTO = [
+  ['dependencies', 'Use dependentSchemas or dependentRequired.'],
+  ['contentSchema', 'Take it out: it judges nothing.'],
+] as const
+
+/** Is there an `x-classification` in this schema, or in what it refers to? */
+function holdsMark(root: Schema, start: Schema): boolean {
+  const seen = new Set<Schema>()
+  const visit = (schema: Schema): boolean => {
+    if (typeof schema === 'boolean' || seen.has(schema)) return false
+    seen.add(schema)
+    if (member(schema, 'x-classification') !== undefined) return true
+    const ref = member(schema, '$ref')
+    const target = typeof ref === 'string' ? resolveRef(root, ref) : undefined
+    return (target !== undefined && visit(target)) || subschemasOf(schema).some((part) => visit(part.schema))
+  }
+  return visit(start)
+}
+
 const NOT_CLASSIFIED = ['', 'none', 'public']
 
 const objectAt = (schema: JsonObject, keyword: string): JsonObject => {
@@ -152,26 +176,4 @@ function namesIn(schema: JsonObject): JsonValue[] {
     ...Object.keys(objectAt(schema, 'properties')),
     ...(required !== undefined && isArray(required) ? required : []),
   ]
-}
-
-/** The path of a schema that leads back to itself without going into the value: judging by it would never end. */
-function circleOf(root: Schema): readonly string[] | undefined {
-  const done = new Set<Schema>()
-  const open = new Set<Schema>()
-  const visit = (schema: Schema): boolean => {
-    if (typeof schema === 'boolean' || done.has(schema)) return false
-    if (open.has(schema)) return true
-    open.add(schema)
-    const ref = member(schema, '$ref')
-    const target = typeof ref === 'string' ? resolveRef(root, ref) : undefined
-    const next = subschemasOf(schema)
-      .filter((part) => part.inPlace)
-      .map((part) => part.schema)
-    const circular = [...(isSchema(target) ? [target] : []), ...next].some(visit)
-    open.delete(schema)
-    done.add(schema)
-    return circular
-  }
-  for (const { path, schema } of partsOf(root)) if (visit(schema)) return path
-  return undefined
 }

@@ -8,6 +8,7 @@ import {
   type Finding,
   type RouteFile,
 } from './contract-file.ts'
+import { costFault } from './cost.ts'
 import { deriveSchema } from './derive.ts'
 import { MAX_FIELDS, fieldsOf, type Field } from './fields.ts'
 import { member } from './json.ts'
@@ -26,6 +27,9 @@ import { DROP, planOf, typeAfter, type Plan, type Treatment } from './treatments
 
 /** Every finding in one contract. */
 export function checkContract(file: ContractFile): Finding[] {
+  const dear = costFault(file.schema)
+  // Alone: whatever else goes through such a schema might not come to an end either.
+  if (dear !== undefined) return [{ ...dear, path: ['schema', ...dear.path] }]
   const findings = checkSchema(file.schema, file.assertFormats === true).map((finding): Finding => ({
     ...finding,
     path: ['schema', ...finding.path],
@@ -102,7 +106,16 @@ function checkPointer(root: Schema, pointer: string, path: readonly string[]): F
           fix: 'Treat the array as a whole.',
         },
       ]
+    const mayBeObject = schemas.some((schema) => typesOf(root, schema).has('object'))
     schemas = stepInto(views, token, matches)
+    if (token === '*' && mayBeObject && schemas.length > 0 && !namesOf(views).includes('*'))
+      return [
+        {
+          path,
+          what: `${pointerOf(tokens.slice(0, index)) || 'The payload'} may be an object, and * stands for the items of an array only.`,
+          fix: 'Say type: array in the schema, or treat it as a whole.',
+        },
+      ]
     if (schemas.length > 0) continue
     const above = tokens.slice(0, index)
     const there = [
@@ -171,7 +184,17 @@ function checkRoute(file: ContractFile, consumer: string, route: RouteFile, plan
 
 /** A derived schema is compiled at its first use: that it will is proven here. */
 function checkDerived(file: ContractFile, consumer: string, plan: Plan): Finding[] {
-  const fault = compileFault(deriveSchema(file.schema, plan), file.assertFormats === true)
+  const derived = deriveSchema(file.schema, plan)
+  // A treatment may take away what tells alternatives apart.
+  if (costFault(derived) !== undefined)
+    return [
+      {
+        path: ['consume', consumer],
+        what: `The schema of what ${consumer} gets would judge one value too often: its alternatives are not told apart any more.`,
+        fix: 'Pass or drop what refers to itself as a whole.',
+      },
+    ]
+  const fault = compileFault(derived, file.assertFormats === true)
   if (fault === undefined) return []
   const what = `The schema of what ${consumer} gets does not compile: ${fault}.`
   return [{ path: ['consume', consumer], what, fix: 'Write the payload schema more plainly.' }]

@@ -50,7 +50,12 @@ class Derivation {
     const here = treatmentAt(plan, above)
     if (here.kind === 'pass' && (plan === undefined || plan.members.size === 0)) return this.#copy(schema)
     if (schema === false) return false
-    const own = schema === true ? {} : schema
+    // What is open holds anything, which may hold anything in its turn.
+    if (schema === true && plan === undefined) return this.#definition(true, 'any', plan, here)
+    return this.#treatedOwn(schema === true ? {} : schema, plan, here)
+  }
+
+  #treatedOwn(own: JsonObject, plan: Plan | undefined, here: Treatment): Schema {
     const ref = member(own, '$ref')
     if (typeof ref === 'string' && isOnlyRef(own)) return this.#reference(ref, plan, here)
     const types = typesAfter(typesOf(this.#root, own), here)
@@ -132,12 +137,17 @@ class Derivation {
   /** A schema of its own for each use of a target, so that one which refers to itself comes to an end. */
   #reference(ref: string, plan: Plan | undefined, here: Treatment): Schema {
     const target = resolveRef(this.#root, ref) ?? false
+    return this.#definition(target, /[\w.-]*$/.exec(ref)?.[0] ?? '', plan, here)
+  }
+
+  #definition(target: Schema, wanted: string, plan: Plan | undefined, here: Treatment): Schema {
     const made = this.#made.find((one) => one.target === target && one.plan === plan && one.here === here)
     if (made !== undefined) return { $ref: `#/$defs/${made.name}` }
-    const name = this.#freeName(/[\w.-]*$/.exec(ref)?.[0] ?? '')
+    const name = this.#freeName(wanted)
     this.#made.push({ target, plan, here, name })
     this.defs.set(name, true)
-    this.defs.set(name, this.treated(target, plan, here))
+    const isOpen = target === true && plan === undefined && here.kind !== 'pass'
+    this.defs.set(name, isOpen ? this.#treatedOwn({}, plan, here) : this.treated(target, plan, here))
     return { $ref: `#/$defs/${name}` }
   }
 

@@ -2,7 +2,7 @@
 import { isObject, member, type JsonObject } from './json.ts'
 import { matches } from './schema.ts'
 import {
-  itemSchemas,
+  judgesOfItems,
   namesOf,
   patternsOf,
   stepInto,
@@ -90,7 +90,7 @@ function partsOf(
   plan: Plan | undefined,
 ): { token: string; schemas: Schema[] }[] {
   const named = new Set([...namesOf(views), ...(plan?.members.keys() ?? [])])
-  if (views.some((view) => itemSchemas(view).length > 0)) named.add('*')
+  if (views.some((view) => judgesOfItems(view).length > 0)) named.add('*')
   const parts = [...named].map((token) => ({ token, schemas: stepInto(views, token, matches) }))
   const others = views.flatMap((view) => [
     ...patternsOf(view).map(([, schema]) => schema),

@@ -139,14 +139,24 @@ export function patternsOf(view: JsonObject): [string, Schema][] {
 }
 
 /**
- * The schemas of what one token of a pointer leads to: a member of that name, or with `*` the items of an array.
+ * The schemas of what one token of a pointer leads to: a member of that name, or with `*` the items of an array; a
+ * member named `*` only where `properties` has that very name, as a treatment at `*` speaks of no other member.
  * None where no schema has it: a name that is merely not forbidden does not count.
  */
 export function stepInto(views: readonly JsonObject[], token: string, matches: PatternTest): Schema[] {
-  const found = views.flatMap((view) => memberSchemas(view, token, matches))
-  if (token === '*') found.push(...views.flatMap(itemSchemas))
-  if (found.length > 0) return found
-  return views.map((view) => member(view, 'unevaluatedProperties')).filter(isObject)
+  if (token !== '*') return membersOf(views, token, matches)
+  const named = namesOf(views).includes('*') ? membersOf(views, token, matches) : []
+  return [...named, ...views.flatMap(judgesOfItems)]
+}
+
+function membersOf(views: readonly JsonObject[], name: string, matches: PatternTest): Schema[] {
+  const found = views.flatMap((view) => memberSchemas(view, name, matches))
+  // Whether another schema of the place has judged the member may depend on the payload.
+  const rest = views.filter(
+    (view) =>
+      own(view, 'properties', name) === undefined && member(view, 'additionalProperties') === undefined,
+  )
+  return [...found, ...rest.map((view) => member(view, 'unevaluatedProperties')).filter(isObject)]
 }
 
 /** Does the pattern of a schema match this text? Given, so that all do it by one engine (schema.ts). */
@@ -158,6 +168,12 @@ export function itemSchemas(view: JsonObject): Schema[] {
   const rest = member(view, 'items') ?? member(view, 'unevaluatedItems')
   if (isObject(rest)) found.push(rest)
   return found
+}
+
+/** Those, and the one that some items must fit (`contains`): all that may say something of an item. */
+export function judgesOfItems(view: JsonObject): Schema[] {
+  const contained = member(view, 'contains')
+  return isObject(contained) ? [...itemSchemas(view), contained] : itemSchemas(view)
 }
 
 function own(view: JsonObject, keyword: string, name: string): JsonValue | undefined {

@@ -114,6 +114,15 @@ describe('a derived schema', () => {
     expect(fits(schema, { name: 'a', children: [{ name: 'b', other: 1 }] })).toBe(false)
   })
 
+  test('comes to an end where what is open is treated', () => {
+    for (const tree of [true, { type: 'object' }, { properties: { a: { items: true } } }]) {
+      const schema = deriveSchema(tree, planFrom({ '': { kind: 'keep', characters: 1 } }))
+      expect(compileFault(schema, false)).toBeUndefined()
+      expect(fits(schema, { a: [{ b: 'x', c: { d: null } }] })).toBe(true)
+      expect(fits(schema, { a: [{ b: { c: [5] } }] })).toBe(false)
+    }
+  })
+
   test('gives a field of one branch in that branch, and stays closed', () => {
     const schema: Schema = {
       type: 'object',

@@ -283,6 +283,24 @@ describe('what may pass where', () => {
     for (const [schema, treatments] of [
       [`{ type: object, properties: { a: { type: object, properties: { b: ${secret} } } } }`, '{ /a: pass }'],
       [`{ type: object, properties: { a: { type: array, items: ${secret} } } }`, '{ /a: pass }'],
+      [`{ type: object, properties: { a: { type: array, contains: ${secret} } } }`, '{ /a: pass }'],
+      [`{ type: object, properties: { a: { type: array, unevaluatedItems: ${secret} } } }`, '{ /a: pass }'],
+      [
+        `{ type: object, properties: { a: { type: array, contains: { properties: { b: ${secret} } } } } }`,
+        '{ /a: pass }',
+      ],
+      [
+        `{ type: object, properties: { a: true }, dependentSchemas: { a: { properties: { a: ${secret} } } } }`,
+        '{ /a: pass }',
+      ],
+      [
+        `{ type: object, properties: { a: true }, $ref: '#/$defs/s', $defs: { s: { properties: { a: ${secret} } } } }`,
+        '{ /a: pass }',
+      ],
+      [
+        `{ type: object, anyOf: [{ required: [b], properties: { a: true } }, true], unevaluatedProperties: ${secret} }`,
+        '{ /a: pass }',
+      ],
       [`{ type: object, properties: { a: { type: array, prefixItems: [${secret}] } } }`, '{ /a: pass }'],
       [
         `{ type: object, properties: { a: { type: object, additionalProperties: ${secret} } } }`,
@@ -322,11 +340,26 @@ describe('what may pass where', () => {
     expect(faultsIn(contract(schema, reader('{ /a: pass, /b: pass }', 'form: sealed,')))).toEqual([])
   })
 
-  test('what a value must not be classifies nothing', () => {
-    const schema =
-      '{ type: object, properties: { a: { type: string } }, not: { properties: { a: { x-classification: personal, const: x } } } }'
-    expect(plain(schema, '{ /a: pass }')).toEqual([])
+  test('a mark where it would classify no field is a fault: in not and in propertyNames, also behind a $ref', () => {
+    const secret = '{ type: string, x-classification: personal }'
+    for (const where of [
+      `not: { properties: { a: ${secret} } }`,
+      `not: { not: { properties: { a: ${secret} } } }`,
+      `propertyNames: ${secret}`,
+      "propertyNames: { $ref: '#/$defs/s' }",
+    ]) {
+      const schema = `{ type: object, properties: { a: { type: string } }, ${where}, $defs: { s: ${secret} } }`
+      expect(plain(schema, '{ /a: pass }').join('\n')).toMatch(/An x-classification in (not|propertyNames)/)
+    }
   })
+
+  test.each(['dependencies: { a: { required: [b] } }', 'contentSchema: { type: string }'])(
+    '%s, which nothing would look into, is a fault',
+    (keyword) => {
+      const schema = `{ type: object, properties: { a: true, b: true }, ${keyword} }`
+      expect(faultsIn(contract(schema)).join('\n')).toMatch(/(dependencies|contentSchema) is not supported/)
+    },
+  )
 
   test('a mark cannot be lowered on the way down', () => {
     const schema =
@@ -364,6 +397,34 @@ describe('what may pass where', () => {
     expect(faultsIn(contract(tuple, reader('{ /a/*: { keep: 1 } }'))).join('\n')).toContain(
       'Treat the array as a whole',
     )
+  })
+
+  test('* is for arrays: over a dictionary, or what may be one, it would treat nothing', () => {
+    const note = '{ type: object, properties: { note: { type: string } } }'
+    const people = (place: string, treatment = 'drop'): string =>
+      faultsIn(
+        contract(
+          `{ type: object, properties: { people: ${place} } }`,
+          reader(`{ /people: pass, /people/*/note: ${treatment} }`, 'form: plain,'),
+        ),
+      ).join('\n')
+    const dictionary = `{ type: object, additionalProperties: ${note} }`
+    for (const place of [dictionary, `{ type: object, patternProperties: { '.': ${note} } }`]) {
+      expect(people(place)).toMatch(/^a\.yaml:7: The schema has no field \/people\/\*/)
+      expect(people(place, '{ mask: { show: 0 } }')).toContain('The schema has no field /people/*')
+    }
+    const list = `{ type: array, items: ${note} }`
+    for (const place of [
+      `{ anyOf: [${list}, ${dictionary}] }`,
+      `{ anyOf: [${list}, { type: object }] }`,
+      `{ items: ${note} }`,
+      `{ type: [array, object], items: ${note}, additionalProperties: ${note} }`,
+    ])
+      expect(people(place)).toContain('/people may be an object, and * stands for the items of an array only')
+    expect(people(list)).toBe('')
+    expect(people(`{ type: [array, 'null'], items: ${note} }`)).toBe('')
+    expect(people(`{ $ref: '#/$defs/l' } }, $defs: { l: ${list}`)).toBe('')
+    expect(people(`{ type: object, properties: { '*': ${note} } }`)).toBe('')
   })
 
   test('what is routed must be able to be an object', () => {
