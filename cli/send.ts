@@ -1,15 +1,18 @@
 /** `sealgate send`: events of a file or of standard input, sealed and delivered into the embedded stack. */
 import { createReadStream } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
 import type { SealedBatch } from '../lib/client/sealer-options.ts'
 import { tokensOf } from '../lib/contract/shape.ts'
+import { partitionOf } from '../lib/envelope/partition.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import type { Stack } from '../lib/local/stack.ts'
 import { BadLine, type Line, type LineDefaults, MAX_LINE_BYTES, readEvent, readLines } from './event-lines.ts'
 import { folderFlag, folderOption, withRunningStack } from './folder.ts'
-import { EXIT, printFaults } from './io.ts'
+import { EXIT, printable, printFaults } from './io.ts'
+import { Pace, type Paced, untilNextSecond } from './pace.ts'
 import { type Address, createPublishers } from './publishers.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -28,11 +31,14 @@ const LIFE_SECONDS = 60
 const CHUNK_BYTES = 262_144
 const MAX_LISTED = 1000
 const PROGRESS_MS = 200
+/** Event types that are warned of, and characters of one that are shown. */
+const MAX_TOLD_TYPES = 20
+const MAX_TOLD_TYPE = 80
 
 const HELP = `
 A line is a CloudEvent (it has specversion), an envelope (eventType, payload, timestamp), or a plain object, which needs
 --type. Each is sealed as the first publisher whose sources fit. A type that no contract is for goes to the first
-contract's channel, where the gate rejects it.
+contract's channel, where the gate rejects it. Where a contract has limits.perSecond, events wait for it.
 
 Examples:
   sealgate send events.ndjson
@@ -123,9 +129,11 @@ export function deliverTo(stack: Stack): (batch: SealedBatch) => Promise<unknown
     )
 }
 
-interface Addressed {
+interface Addressed extends Paced {
   readonly line: number
   readonly event: EventInput
+  /** Whether any contract is for its type. */
+  readonly isKnown: boolean
 }
 
 /** One run of the command: what was sealed, sent and refused. */
@@ -137,11 +145,15 @@ class Sending {
   readonly #defaults: LineDefaults
   readonly #address: (type: string, source: string | undefined) => Address
   readonly #sealers = new Map<string, Sealer>()
+  readonly #partitionCounts = new Map<string, Promise<number>>()
+  readonly #pace = new Pace()
   readonly #unknownTypes = new Set<string>()
+  readonly #waitingTypes = new Set<string>()
   readonly #faults: Fault[] = []
   #sent = 0
   #skipped = 0
   #unknown = 0
+  #keyless = 0
   #shownAt = 0
 
   constructor(stack: Stack, terminal: Terminal, name: string, options: SendOptions, defaults: LineDefaults) {
@@ -153,21 +165,45 @@ class Sending {
     this.#address = createPublishers(stack.contracts, options.as)
   }
 
-  /** Resolves once the embedded log has taken what could be sealed of these lines. */
+  /** Resolves once the embedded log has taken what could be sealed of these lines, which the contracts' limits may delay. */
   async add(lines: readonly Line[]): Promise<void> {
-    const groups = new Map<string, { iss: string; channel: string; events: Addressed[] }>()
+    let waiting: Addressed[] = []
     for (const line of lines) {
-      const found = this.#read(line)
-      if (found === undefined) continue
-      const { iss, channel } = found.address
-      const name = JSON.stringify([iss, channel])
-      const group = groups.get(name) ?? { iss, channel, events: [] }
-      group.events.push({ line: line.number, event: found.event })
-      groups.set(name, group)
+      const found = await this.#read(line)
+      if (found !== undefined) waiting.push(found)
     }
-    await Promise.all(
-      Array.from(groups.values(), ({ iss, channel, events }) => this.#send(iss, channel, events)),
-    )
+    while (waiting.length > 0) {
+      const { going, staying } = this.#choose(waiting)
+      const groups = Map.groupBy(going, ({ iss, channel }) => JSON.stringify([iss, channel]))
+      await Promise.all(Array.from(groups.values(), (group) => this.#send(group)))
+      this.#pace.appended(this.#stack.clock.now())
+      this.#showProgress()
+      waiting = staying
+      if (going.length === 0) await sleep(untilNextSecond(this.#stack.clock.now()))
+    }
+  }
+
+  /** Those that may go in this second, in order within a partition: behind one that has to wait, the others of it wait too. */
+  #choose(waiting: readonly Addressed[]): { going: Addressed[]; staying: Addressed[] } {
+    this.#pace.begin(this.#stack.clock.now())
+    const going: Addressed[] = []
+    const staying: Addressed[] = []
+    const blocked = new Set<string>()
+    for (const event of waiting) {
+      const lane = `${event.partition}/${event.channel}`
+      const isBehind = blocked.has(lane)
+      if (!isBehind && this.#pace.allows(event)) {
+        going.push(event)
+        continue
+      }
+      if (!isBehind) this.#tellOfWaiting(event)
+      blocked.add(lane)
+      staying.push(event)
+    }
+    return { going, staying }
+  }
+
+  #showProgress(): void {
     const now = this.#terminal.now()
     if (now - this.#shownAt < PROGRESS_MS) return
     this.#shownAt = now
@@ -202,14 +238,21 @@ class Sending {
     this.#terminal.exit(this.#skipped === 0 ? EXIT.ok : EXIT.found)
   }
 
-  #read({ number, bytes }: Line): { address: Address; event: EventInput } | undefined {
+  async #read({ number, bytes }: Line): Promise<Addressed | undefined> {
     try {
       if (bytes === undefined)
         throw new BadLine(`It is longer than ${MAX_LINE_BYTES} bytes.`, 'An event takes at most 1 MiB.')
       const read = readEvent(bytes, this.#defaults)
-      const address = this.#address(read.type, read.source)
-      if (!address.isKnown) this.#warnOfType(read.type, address.channel)
-      return { address, event: { ...read, source: address.source } }
+      const { channel, iss, source, isKnown } = this.#address(read.type, read.source)
+      const { key, type } = read
+      const partitions = await this.#partitions(channel)
+      const partition =
+        typeof key === 'string' ? partitionOf(Buffer.from(key), partitions) : this.#keyless++ % partitions
+      return {
+        ...{ line: number, iss, type, channel, partition, isKnown },
+        perSecond: this.#stack.contracts.find(channel, type)?.perSecond,
+        event: { ...read, source, partition },
+      }
     } catch (error) {
       if (!(error instanceof BadLine)) throw error
       this.#skip([{ where: this.#name, line: number, what: error.message, fix: error.fix }])
@@ -217,14 +260,25 @@ class Sending {
     }
   }
 
-  async #send(iss: string, channel: string, events: readonly Addressed[]): Promise<void> {
-    if (events.length === 0) return
+  #partitions(channel: string): Promise<number> {
+    const known = this.#partitionCounts.get(channel)
+    if (known !== undefined) return known
+    const asked = this.#stack.log.endOffsets(channel).then(({ length }) => length)
+    this.#partitionCounts.set(channel, asked)
+    return asked
+  }
+
+  /** Events of one publisher and channel. */
+  async #send(events: readonly Addressed[]): Promise<void> {
+    const [first] = events
+    if (first === undefined) return
     try {
-      await this.#sealer(iss).send(
-        channel,
+      await this.#sealer(first.iss).send(
+        first.channel,
         events.map(({ event }) => event),
       )
       this.#sent += events.length
+      for (const event of events) if (!event.isKnown) this.#warnOfType(event)
     } catch (error) {
       if (!(error instanceof RefusedEvents)) throw error
       // All of a call or nothing of it: the rest goes in a call of its own.
@@ -238,11 +292,7 @@ class Sending {
             fix,
           })),
         )
-      await this.#send(
-        iss,
-        channel,
-        events.filter((_, index) => !refused.has(index)),
-      )
+      await this.#send(events.filter((_, index) => !refused.has(index)))
     }
   }
 
@@ -261,13 +311,21 @@ class Sending {
     return sealer
   }
 
-  #warnOfType(type: string, channel: string): void {
+  #warnOfType({ type, channel }: Addressed): void {
     this.#unknown++
-    if (this.#unknownTypes.size >= 20 || this.#unknownTypes.has(type)) return
+    if (this.#unknownTypes.size >= MAX_TOLD_TYPES || this.#unknownTypes.has(type)) return
     this.#unknownTypes.add(type)
-    const what = `No contract is for ${JSON.stringify(type.slice(0, 200))}.`
-    const fix = `It goes to ${channel}, where the gate rejects it as type-unknown.`
+    const what = `No contract is for ${shortened(type)}.`
+    const fix = `It went to ${channel}, where the gate rejects it as type-unknown.`
     printFaults(this.#terminal, [{ where: 'type', what, fix }], 'warning')
+  }
+
+  #tellOfWaiting({ type, perSecond }: Addressed): void {
+    if (this.#waitingTypes.size >= MAX_TOLD_TYPES || this.#waitingTypes.has(type)) return
+    this.#waitingTypes.add(type)
+    this.#terminal.warn(
+      `Waits for limits.perSecond of the contract for ${shortened(type)}: ${count(perSecond ?? 0, 'event')} a second in each partition.`,
+    )
   }
 
   /** Counts one line, whatever the number of its faults. */
@@ -277,6 +335,9 @@ class Sending {
     if (this.#faults.length < MAX_LISTED) this.#faults.push(...faults)
   }
 }
+
+const shortened = (type: string): string =>
+  printable(JSON.stringify(type.length > MAX_TOLD_TYPE ? `${type.slice(0, MAX_TOLD_TYPE)}…` : type))
 
 const count = (number: number, thing: string): string =>
   `${number.toLocaleString('en-GB')} ${thing}${number === 1 ? '' : 's'}`

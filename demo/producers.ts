@@ -3,6 +3,7 @@
  * `perSecond`, as producers who may not be refused for haste must.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Pace, type Paced, untilNextSecond } from '../cli/pace.ts'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type SealedMessage, type Sealer, type SealerOptions } from '../lib/client/sealer.ts'
 import { describeFault, type Fault } from '../lib/errors.ts'
@@ -39,6 +40,12 @@ interface Waiting {
   readonly partition: number
   readonly bytes: number
 }
+
+const pacedOf = ({ offer: { iss, channel, event, contract }, partition }: Waiting): Paced => ({
+  ...{ iss, channel, partition },
+  type: event.type,
+  perSecond: contract?.perSecond,
+})
 
 const ROUND_EVENTS = 2_000
 const ROUND_BYTES = 4 * 1024 * 1024
@@ -149,7 +156,7 @@ class Producers {
     const going = this.#chooseRound()
     if (going.length === 0) {
       const begun = performance.now()
-      await sleep(1001 - (this.#stack.clock.now() % 1000))
+      await sleep(untilNextSecond(this.#stack.clock.now()))
       this.#waitedMs += performance.now() - begun
       return
     }
@@ -170,7 +177,7 @@ class Producers {
     for (const waiting of this.#waiting) {
       const lane = `${waiting.partition}/${waiting.offer.channel}`
       const isFull = going.length >= ROUND_EVENTS || (bytes > 0 && bytes + waiting.bytes > ROUND_BYTES)
-      if (isFull || blocked.has(lane) || !this.#pace.allows(waiting)) {
+      if (isFull || blocked.has(lane) || !this.#pace.allows(pacedOf(waiting))) {
         blocked.add(lane)
         staying.push(waiting)
       } else {
@@ -239,38 +246,3 @@ class Producers {
 
 /** `events[7].subject` is `subject` of the line's event. */
 const fieldOf = (where: string): string => /^events\[\d+\]\.?(.*)$/.exec(where)?.[1] || 'the event'
-
-/** Counts events a second for each contract, issuer and partition (contracts.md, `limits.perSecond`), by the log's clock. */
-class Pace {
-  #second = 0
-  #counts = new Map<string, number>()
-  #round = new Map<string, number>()
-
-  begin(now: number): void {
-    this.#turnTo(Math.floor(now / 1000), new Map())
-    this.#round = new Map()
-  }
-
-  /** Counts it, where it may go in this second. */
-  allows({ offer, partition }: Waiting): boolean {
-    const perSecond = offer.contract?.perSecond
-    if (perSecond === undefined) return true
-    const name = JSON.stringify([offer.iss, offer.event.type, offer.channel, partition])
-    const count = this.#counts.get(name) ?? 0
-    if (count >= perSecond) return false
-    this.#counts.set(name, count + 1)
-    this.#round.set(name, (this.#round.get(name) ?? 0) + 1)
-    return true
-  }
-
-  /** The round has reached the log, at this time at the latest: it counts for the second that it ended in. */
-  appended(now: number): void {
-    this.#turnTo(Math.floor(now / 1000), this.#round)
-  }
-
-  #turnTo(second: number, counts: Map<string, number>): void {
-    if (second === this.#second) return
-    this.#second = second
-    this.#counts = counts
-  }
-}

@@ -67,7 +67,7 @@ describe('on a running stack', () => {
     expect(err.split('\n')).toEqual([
       `fault ${file}:3: It is not JSON. Give one JSON object a line.`,
       expect.stringContaining(`fault ${file}:4: id is no text, empty`),
-      'warning type: No contract is for "unheard.of". It goes to carts, where the gate rejects it as type-unknown.',
+      'warning type: No contract is for "unheard.of". It went to carts, where the gate rejects it as type-unknown.',
     ])
     expect(status).toBe(1)
   })
