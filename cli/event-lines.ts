@@ -3,6 +3,7 @@
  * objects. Payloads keep their source text, so that 12345678901234567890 and 1.10 arrive as they came.
  */
 import type { EventInput } from '../lib/client/event.ts'
+import { isDateTime } from '../lib/client/options.ts'
 import { endOfString, endOfValue, skipBlank, textOf } from '../lib/contract/json.ts'
 import { literalAt } from '../lib/contract/treatments.ts'
 import { Rejection } from '../lib/errors.ts'
@@ -115,6 +116,9 @@ function cloudEvent(members: Members): Draft {
     throw new BadLine('Its specversion is not 1.0.', 'CloudEvents 1.0 are taken.')
   const type = texts.get('type')
   if (type === undefined) throw new BadLine('It has no type.', 'Every CloudEvent has one.')
+  const time = texts.get('time')
+  if (time !== undefined && !isDateTime(time))
+    throw new BadLine('Its time is no time of RFC 3339.', 'Give one such as 2026-11-22T09:15:00Z.')
   const attributes = Object.fromEntries(
     [...texts].filter(([name]) => name !== 'specversion' && name !== 'type' && name !== 'source'),
   )
@@ -170,13 +174,16 @@ function envelope(members: Members): Draft {
   }
 }
 
+/** The end of 9999, the last year that RFC 3339 can write. */
+const MAX_TIME_MS = 253_402_300_799_999
+
 /** A time as text is passed on; a number is milliseconds since 1970. */
 function timeOf(members: Members): string {
   const raw = members.get('timestamp') ?? ''
   if (raw.startsWith('"')) {
     const text = textAt(members, 'timestamp')
-    if (!Number.isNaN(Date.parse(text))) return text
-  } else if (/^\d{1,15}$/.test(raw)) return new Date(Number(raw)).toISOString()
+    if (isDateTime(text)) return text
+  } else if (/^\d{1,15}$/.test(raw) && Number(raw) <= MAX_TIME_MS) return new Date(Number(raw)).toISOString()
   throw new BadLine('Its timestamp is no time.', 'Give RFC 3339 text, or milliseconds since 1970.')
 }
 

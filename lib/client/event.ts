@@ -8,7 +8,7 @@ import { readJson } from '../contract/json.ts'
 import { describeFault, type Fault, Rejection, type RejectionCode } from '../errors.ts'
 import { random } from '../envelope/crypto.ts'
 import { maxProofBytes } from '../envelope/seal.ts'
-import { isObject, isText } from './options.ts'
+import { isDateTime, isObject, isText } from './options.ts'
 
 /** A CloudEvent (1.0.2) and where it goes in its topic. Texts hold 1 to 1,024 bytes of UTF-8. */
 export interface EventInput {
@@ -108,6 +108,14 @@ const FRAME_BYTES = 320
 /** Names of the hints, and what Kafka adds to a record (`batchBytes` in ports.ts). */
 const RECORD_BYTES = 256
 
+/** What to do about what a contract refuses. */
+const CONTRACT_FIXES: ReadonlyMap<RejectionCode, string> = new Map([
+  ['type-unknown', 'Correct the type, or write a contract for it.'],
+  ['not-authorised', "Publish as an issuer, and for a source, of the contract's publish."],
+  ['over-limit', 'Send less, or a reference to it.'],
+  ['schema-invalid', "Give a payload that the contract's schema allows."],
+])
+
 /** Checks and encodes the events of a call for a channel. Throws `RefusedEvents` with every fault of all of them. */
 export function prepareEvents(
   inputs: readonly unknown[],
@@ -191,6 +199,9 @@ class EventReader {
       const value = this.#readText(name)
       if (value !== undefined) ce.set(name, value)
     }
+    const time = ce.get('time')
+    if (time !== undefined && !isDateTime(time))
+      this.#refuse('time', 'malformed', 'is no time of RFC 3339.', 'Give one such as 2026-11-22T09:15:00Z.')
     for (const name of ['source', 'type'])
       if (this.#input[name] === undefined) this.#refuse(name, 'malformed', 'is missing.', '')
     if (!ce.has('id')) ce.set('id', uuidOf(this.#entropy))
@@ -304,7 +315,7 @@ class EventReader {
       contract.payload.check(contentType, payload)
     } catch (error) {
       if (!(error instanceof Rejection)) throw error
-      this.#refuse('', error.code, error.message, '')
+      this.#refuse('', error.code, error.message, CONTRACT_FIXES.get(error.code) ?? '')
     }
   }
 

@@ -39,6 +39,17 @@ export function isText(value: unknown, maxBytes: number): value is string {
   return value.isWellFormed() && Buffer.byteLength(value) <= maxBytes
 }
 
+const DATE_TIME =
+  /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,30})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$/
+
+/** Whether a text is an RFC 3339 `date-time` (§5.6), a leap second at any minute's end among them. */
+export function isDateTime(value: string): boolean {
+  if (!DATE_TIME.test(value)) return false
+  const [year = 0, month = 0, day = 0] = value.slice(0, 10).split('-').map(Number)
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+  return day <= (month === 2 ? (leap ? 29 : 28) : [4, 6, 9, 11].includes(month) ? 30 : 31)
+}
+
 export const wholeNumber =
   (min: number, max: number): Rule =>
   (value) =>

@@ -176,6 +176,33 @@ describe('events as lines of JSON', () => {
     ])
   })
 
+  it('have a time of RFC 3339, in CloudEvents and envelopes alike', async () => {
+    const sound = ['2026-11-22T09:15:00Z', '2024-02-29t23:59:60.123456789+14:00', '0000-01-01T00:00:00-00:00']
+    const wrong = [
+      ...['yesterday', '2026-11-22', '2026-11-22 09:15:00Z', '2026-11-22T09:15:00', '2026-02-29T00:00:00Z'],
+      ...[
+        '2026-04-31T00:00:00Z',
+        '2026-11-22T24:00:00Z',
+        '2026-13-01T00:00:00Z',
+        '2026-11-22T09:15:00+0100',
+        '',
+      ],
+    ]
+    const faultsOf = async (line: (time: string) => string, times: string[]): Promise<unknown[]> =>
+      (await read(times.map(line).join('\n'))).map(fault)
+    const cloudEvent = (time: string): string => JSON.stringify({ type: 't', time, data: 1 })
+    const envelope = (timestamp: string): string => JSON.stringify({ eventType: 't', timestamp, payload: 1 })
+    for (const line of [cloudEvent, envelope])
+      expect(await faultsOf(line, sound)).toEqual(sound.map(() => undefined))
+    expect(await faultsOf(cloudEvent, wrong)).toEqual(wrong.map(() => 'Its time is no time of RFC 3339.'))
+    expect(await faultsOf(envelope, wrong)).toEqual(wrong.map(() => 'Its timestamp is no time.'))
+    const number = (ms: string): string => `{"eventType":"t","timestamp":${ms},"payload":1}`
+    expect(await faultsOf(number, ['253402300799999', '253402300800000'])).toEqual([
+      undefined,
+      'Its timestamp is no time.',
+    ])
+  })
+
   it('are UTF-8 without a byte order mark', async () => {
     const lines = await read(Buffer.from('\ufeff{"type":"t","data":1}\n{"type":"\xff","data":1}', 'latin1'))
     expect(lines.map(fault)).toEqual([NOT_UTF8, NOT_UTF8])

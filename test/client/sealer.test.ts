@@ -439,6 +439,7 @@ describe('events that are refused before anything is spent', () => {
       { ...event(), key: 5 },
       { ...event(), partition: -1 },
       { ...event(), specversion: '0.3' },
+      event({ time: 'yesterday' }),
       null,
       'text',
     ])
@@ -461,8 +462,9 @@ describe('events that are refused before anything is spent', () => {
       'events[10].key -',
       'events[11].partition -',
       'events[12].specversion unsupported',
-      'events[13] malformed',
+      'events[13].time malformed',
       'events[14] malformed',
+      'events[15] malformed',
     ])
     expect(keyService.generated).toBe(0)
   })
