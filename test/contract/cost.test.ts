@@ -42,7 +42,7 @@ const staysQuick = (
   let [text, level] = [leaf, 0]
   // Compiled at its first use.
   millisecondsOf(compiled, leaf)
-  for (const depth of [4, 8, 10, 12, 14, 16, 18, 20, 22, 24, 40, 80, 127]) {
+  for (const depth of [4, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 40, 80, 127]) {
     for (; level < depth; level++) text = wrap(text, level)
     if (millisecondsOf(compiled, text) > 1000) return false
   }
@@ -235,10 +235,14 @@ consume: { reader: { purpose: read, to: out, treatments: { ${treatments} } } }
 })
 
 const NAMES = ['a', 'b', 'op']
-const refs = fc.constantFrom<Schema>({ $ref: '#/$defs/one' }, { $ref: '#/$defs/two' })
+const refs = fc.constantFrom<Schema>(
+  { $ref: '#/$defs/one' },
+  { $ref: '#/$defs/one' },
+  { $ref: '#/$defs/two' },
+)
 const leaves = fc.constantFrom<Schema>({ type: 'string' }, { const: 'a' }, true, false)
 const schemas = fc.letrec<{ part: Schema; object: Schema }>((tie) => {
-  const inside = fc.oneof({ weight: 3, arbitrary: refs }, { weight: 2, arbitrary: leaves }, tie('part'))
+  const inside = fc.oneof({ weight: 9, arbitrary: refs }, { weight: 2, arbitrary: leaves }, tie('part'))
   const some = fc.array(tie('part'), { minLength: 1, maxLength: 3 })
   const properties = fc.dictionary(fc.constantFrom(...NAMES), inside, { maxKeys: 2 })
   return {
@@ -281,7 +285,10 @@ test('whatever schema has no fault judges the deepest payload in bounded time', 
   let recursive = 0
   fc.assert(
     fc.property(
-      schemas.part,
+      fc.oneof(
+        schemas.part,
+        fc.array(schemas.object, { minLength: 2, maxLength: 3 }).map((anyOf) => ({ anyOf })),
+      ),
       schemas.part,
       fc.array(fc.array(fc.constantFrom(...WRAPS), { minLength: 1, maxLength: 3 }), {
         minLength: 4,
