@@ -332,6 +332,7 @@ export function checkTogether<Where>(
   const owners = new Map<string, Where>()
   const outputs = new Map<string, { form: string; consumer: string; where: Where }>()
   const domains = new Map<string, { purpose: string; where: Where }>()
+  const ingress = new Set(contracts.map(({ file }) => file.channel))
   for (const { file, where } of contracts) {
     const add = (path: readonly string[], what: string, fix: string, warning?: true): void => {
       found.push({ where, finding: { path, what, fix, ...(warning === undefined ? {} : { warning }) } })
@@ -348,6 +349,12 @@ export function checkTogether<Where>(
     for (const [consumer, route] of Object.entries(file.consume ?? {})) {
       const channel = channelOf(route, file.type)
       const form = route.form ?? 'sealed'
+      if (ingress.has(channel))
+        add(
+          ['consume', consumer, 'to'],
+          `${channel} is a channel that producers write to: what goes out there would come in again.`,
+          'Give the consumer a channel of its own.',
+        )
       const output = outputs.get(channel)
       if (output !== undefined && output.form !== form)
         add(

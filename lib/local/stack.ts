@@ -87,10 +87,14 @@ export interface Stack {
   close(): Promise<void>
 }
 
-/** Opens or makes a stack and owns it. `ConfigError` where another process does, or where its files are damaged. */
+/**
+ * Opens or makes a stack and owns it. `ConfigError` where another process does, where its files are damaged, or where a
+ * consumer's channel is one that the gate reads or the stack's own: before anything is made.
+ */
 export async function openStack(options: StackOptions): Promise<Stack> {
   const { folder, bundle } = options
   const contracts = loadBundle(bundle)
+  refuseTakenTopics(contracts)
   const log = await openLog(join(folder, 'log'))
   try {
     const world = await openWorld(folder, contracts)
@@ -113,6 +117,25 @@ export async function connectStack(folder: string, software: string): Promise<St
     await log.close()
     throw error
   }
+}
+
+/** Outputs into an ingress topic would come back in, and those into the stack's own would be read as its records. */
+function refuseTakenTopics(contracts: Contracts): void {
+  const ingress = new Set(channelsOf(contracts))
+  const own = new Set([AUDIT_TOPIC, QUARANTINE_TOPIC])
+  const faults = contracts.all.flatMap(({ type, channel, routes }) => {
+    const outputs = routes
+      .filter((route) => ingress.has(route.channel) || own.has(route.channel))
+      .map((route) => ({
+        where: `contract for ${type}, consumer ${route.consumer}`,
+        what: `${route.channel} is ${own.has(route.channel) ? "the stack's own topic" : 'a channel that producers write to'}.`,
+        fix: 'Give the consumer a channel of its own.',
+      }))
+    if (!own.has(channel)) return outputs
+    const where = `contract for ${type}, channel`
+    return [...outputs, { where, what: `${channel} is the stack's own topic.`, fix: 'Use another channel.' }]
+  })
+  if (faults.length > 0) throw new ConfigError(faults)
 }
 
 const BUNDLE_FILE = 'contracts.bundle.json'

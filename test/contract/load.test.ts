@@ -216,6 +216,19 @@ describe('every fault is named at once, with file, line and what to do', () => {
     expect(warningsIn(shared).join('\n')).toContain('Give each consumer a channel of its own')
   })
 
+  test('an output channel that producers write to, of its own contract or another', () => {
+    const other = changed('channel: orders ', 'channel: orders.analytics ').replace(
+      'order.shipped.v1',
+      'x.v1',
+    )
+    expect(faultsIn(changed('to: orders.notifications', 'to: orders'))).toEqual([
+      expect.stringMatching(
+        /^a\.yaml:23: orders is a channel that producers write to: what goes out there would/,
+      ),
+    ])
+    expect(faultsIn(EXAMPLE, other).filter((line) => line.includes('producers write to'))).toHaveLength(2)
+  })
+
   test('a pseudonym domain that serves two purposes', () => {
     const other = changed('type: com', 'type: other.com').replace(
       'purpose: reporting',
