@@ -284,7 +284,10 @@ function describeReport(report: VerificationReport): string {
   const lines = table([['SOURCE', 'OFFSETS', 'ENTRIES', 'SEGMENTS', 'BREAKS'], ...rows])
   const { entries, segments, breaks, breaksOmitted } = report
   const all = breaks.length + breaksOmitted
-  lines.push('', `${entries} entries in ${segments} segments hold.`)
+  lines.push(
+    '',
+    `${entries} ${entries === 1 ? 'entry' : 'entries'} in ${segments} ${segments === 1 ? 'segment' : 'segments'} hold${entries === 1 ? 's' : ''}.`,
+  )
   const unseen = report.ranges.reduce((sum, range) => sum + range.unseen, 0)
   if (unseen > 0) lines.push(`${unseen} events that producers numbered never came.`)
   if (!report.headsKnown)

@@ -57,6 +57,12 @@ async function readVectors(folder: string): Promise<readonly VectorGroup[]> {
       else faults.push(unreadable(file, error))
     }
   }
+  if (faults.length === 0 && groups.every(({ vectors }) => vectors.length === 0))
+    faults.push({
+      where: folder,
+      what: 'Its files hold no vector, so nothing would be shown.',
+      fix: 'Name a folder of vectors.',
+    })
   if (faults.length > 0) throw new ConfigError(faults)
   return groups
 }

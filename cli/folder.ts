@@ -1,7 +1,7 @@
 /** Reaches the embedded stack that a command is about. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { Option } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { connectStack, openStack, readBundle, type Stack } from '../lib/local/stack.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
@@ -10,9 +10,13 @@ import type { Terminal } from './terminal.ts'
 /** `--folder`, by default SEALGATE_LOCAL or `.sealgate`. */
 export function folderOption({ env }: Terminal): Option {
   const set = env['SEALGATE_LOCAL'] ?? ''
-  return new Option('--folder <dir>', 'folder of the embedded stack (or SEALGATE_LOCAL)').default(
-    set === '' ? '.sealgate' : set,
-  )
+  return new Option('--folder <dir>', 'folder of the embedded stack (or SEALGATE_LOCAL)')
+    .default(set === '' ? '.sealgate' : set)
+    .argParser((folder: string) => {
+      // As a path it would be the current folder.
+      if (folder === '') throw new InvalidArgumentError('It is empty: name a folder, or leave it out.')
+      return folder
+    })
 }
 
 /** How a folder is named in what a user is told to type: not at all where it is the default. */

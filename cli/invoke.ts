@@ -56,12 +56,15 @@ export function addInvokeCommands(program: Command, terminal: Terminal): void {
     .addHelpText('after', HELP)
     .action((options: InvokeOptions, command: Command) => {
       const namesStack =
-        command.getOptionValueSource('folder') === 'cli' || terminal.env['SEALGATE_LOCAL'] !== undefined
-      const beside = join(dirname(options.event), 'world.json')
+        command.getOptionValueSource('folder') === 'cli' || (terminal.env['SEALGATE_LOCAL'] ?? '') !== ''
+      const beside = worldBeside(options.event)
       const world = namesStack || !existsSync(beside) ? undefined : beside
       return invoke(terminal, world === undefined ? options : { world, ...options })
     })
 }
+
+/** The vector file that events/*.json are made from. */
+const worldBeside = (event: string): string => join(dirname(event), 'world.json')
 
 async function invoke(terminal: Terminal, options: InvokeOptions): Promise<void> {
   const event = parseEvent(options.event, await readInput(terminal, options.event))
@@ -101,7 +104,7 @@ async function openPlace(options: InvokeOptions, settings: Settings, event: Json
     await stack.close()
   }
   try {
-    await refuseStrangers(stack, options.event, event)
+    await refuseStrangers(stack, options, event)
   } catch (error) {
     await close()
     throw error
@@ -110,7 +113,12 @@ async function openPlace(options: InvokeOptions, settings: Settings, event: Json
 }
 
 /** Records that the log does not have would move the position past those that it will have: they would be lost. */
-async function refuseStrangers(stack: Stack, where: string, event: JsonValue): Promise<void> {
+async function refuseStrangers(
+  stack: Stack,
+  { event: where, folder }: InvokeOptions,
+  event: JsonValue,
+): Promise<void> {
+  const beside = worldBeside(where)
   const faults = []
   for (const { topic, partition, records } of slicesIn(event)) {
     const isKnown = stack.ingress.includes(topic)
@@ -121,8 +129,10 @@ async function refuseStrangers(stack: Stack, where: string, event: JsonValue): P
       where: `${where} ${topic}-${partition}`,
       what: isKnown
         ? `It has offset ${last}, and this stack's log ends before ${end}: deciding it would skip what comes there.`
-        : 'This stack has no such topic.',
-      fix: 'Take an event of this stack (sealgate local event), or for events/*.json leave --folder out.',
+        : `The stack in ${folder} has no such topic.`,
+      fix: `Take an event of this stack (sealgate local event), or judge it by a world of its own: ${
+        existsSync(beside) ? `--world ${beside}` : '--world FILE'
+      }.`,
     })
   }
   if (faults.length > 0) throw new ConfigError(faults)

@@ -65,6 +65,7 @@ export function addLocalCommands(program: Command, terminal: Terminal): void {
     .description('print the event that Lambda would send of what the gate has not decided yet')
     .addOption(folderOption(terminal))
     .option('--max <n>', 'at most so many records of each partition', wholeNumber(1, 10_000), 100)
+    .option('--json', 'no difference: the event is JSON')
     .addHelpText(
       'after',
       '\nExample, with sealgate local start --no-gate running:\n  sealgate local event > event.json\n  sealgate invoke ingest -e event.json',

@@ -40,7 +40,7 @@ event-source poller and the Lambda handler, attacks them, opens what came out, v
 Examples:
   npm start
   npm start -- --input my.ndjson --contracts my-contracts
-  npm start -- --json
+  npm -s start -- --json        (-s: npm prints lines of its own to standard output)
 
 Lines of --input are CloudEvents or {eventType, timestamp, payload} envelopes, one JSON object each. Each is sealed as
 the first publisher whose sources fit; a type that no contract is for goes to the first contract's channel, where the

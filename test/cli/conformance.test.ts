@@ -51,6 +51,14 @@ describe('sealgate conformance', () => {
     expect({ out, status }).toEqual({ out: '', status: 2 })
   })
 
+  it('refuses files that hold no vector: nothing passed', async () => {
+    const world: object = JSON.parse(await readFile(join(VECTORS, 'single.json'), 'utf8'))
+    await writeFile(join(folder, 'none.json'), JSON.stringify({ ...world, vectors: [] }))
+    const { out, err, status } = await sealgate(['conformance', folder])
+    expect(err).toContain(`fault ${folder}: Its files hold no vector`)
+    expect({ out, status }).toEqual({ out: '', status: 2 })
+  })
+
   it.each([
     ['no vector file', ''],
     ['no folder', '/nowhere'],

@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseVectorFile } from '../../lib/admission/conformance.ts'
@@ -61,6 +62,31 @@ describe('events/', () => {
     const { out, err, status } = await sealgate(['invoke', 'ingest', '-e', join(EVENTS, 'self-managed.json')])
     expect({ out, status }).toEqual({ out: 'null', status: 0 })
     expect(err).toContain(`Decided in the world of ${join(EVENTS, 'world.json')}.`)
+  })
+
+  it('is refused on a stack of other topics, with the world that it belongs to', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'sealgate-events-'))
+    try {
+      const contracts = join(EVENTS, '..', 'contracts')
+      const env = { SEALGATE_LOCAL: folder }
+      const stop = new AbortController()
+      await sealgate(['local', 'start', '--contracts', contracts], {
+        env,
+        stop: stop.signal,
+        onLine: () => {
+          stop.abort()
+        },
+      })
+      const args = ['invoke', 'ingest', '-e', join(EVENTS, 'msk-single.json')]
+      const refused = await sealgate(args, { env })
+      expect(refused.err).toContain(`The stack in ${folder} has no such topic.`)
+      expect(refused.err).toContain(`--world ${join(EVENTS, 'world.json')}.`)
+      expect(refused.status).toBe(2)
+      const world = await sealgate([...args, '--world', join(EVENTS, 'world.json')], { env })
+      expect(world.status).toBe(0)
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
   })
 
   it('refuses settings that it does not know, and an event that is no JSON', async () => {
