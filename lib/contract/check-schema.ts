@@ -23,14 +23,15 @@ export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
     const rule = Array.isArray(allowed) ? `${message}: ${allowed.join(', ')}` : message
     if (!places.has(instancePath)) places.set(instancePath, rule)
   }
-  if (places.size > 0) {
-    return [...places].map(([place, rule]) => ({
-      path: tokensOf(place) ?? [],
-      what: `JSON Schema 2020-12 does not allow this: it ${rule}.`,
-      fix: 'Correct the keyword.',
-    }))
-  }
-  const findings = [...partsOf(root)].flatMap(({ path, schema }) => checkPart(root, path, schema))
+  const misuses = [...places].map(([place, rule]) => ({
+    path: tokensOf(place) ?? [],
+    what: `JSON Schema 2020-12 does not allow this: it ${rule}.`,
+    fix: 'Correct the keyword.',
+  }))
+  const findings = [
+    ...misuses,
+    ...[...partsOf(root)].flatMap(({ path, schema }) => checkPart(root, path, schema)),
+  ]
   if (findings.length > 0) return findings
   const open = [...partsOf(root)].find(({ schema }) => member(schema, 'unevaluatedProperties') !== undefined)
   if (
@@ -72,6 +73,14 @@ function checkPart(root: Schema, path: readonly string[], schema: JsonObject): F
   const findings: Finding[] = []
   const add = (more: readonly string[], what: string, fix: string): void => {
     findings.push({ path: [...path, ...more], what, fix })
+  }
+  for (const keyword of Object.keys(schema)) {
+    if (!KEYWORDS.has(keyword) && !NAMES_OF_PARTS.includes(keyword))
+      add(
+        [keyword],
+        `JSON Schema 2020-12 has no keyword ${JSON.stringify(keyword.slice(0, 60))}.`,
+        'Correct its spelling, or take it out.',
+      )
   }
   const dialect = member(schema, '$schema')
   if (dialect !== undefined && !(typeof dialect === 'string' && DIALECT.test(dialect)))
@@ -142,6 +151,19 @@ function checkPart(root: Schema, path: readonly string[], schema: JsonObject): F
     )
   return findings
 }
+
+/** All that a contract's schema may say: those of the 2020-12 vocabularies, and our own mark. */
+const KEYWORDS: ReadonlySet<string> = new Set(
+  [
+    '$schema $id $ref $defs $comment definitions dependencies',
+    'type enum const multipleOf maximum exclusiveMaximum minimum exclusiveMinimum maxLength minLength pattern',
+    'maxItems minItems uniqueItems maxContains minContains maxProperties minProperties required dependentRequired',
+    'prefixItems items contains additionalProperties properties patternProperties dependentSchemas propertyNames',
+    'if then else allOf anyOf oneOf not unevaluatedItems unevaluatedProperties',
+    'title description default deprecated readOnly writeOnly examples format',
+    'contentEncoding contentMediaType contentSchema x-classification',
+  ].flatMap((line) => line.split(' ')),
+)
 
 /** Schemas in them would be neither counted nor searched for classified fields. */
 const NOT_LOOKED_INTO = [

@@ -114,6 +114,12 @@ describe('a sound contract', () => {
 })
 
 describe('every fault is named at once, with file, line and what to do', () => {
+  test('faults of a schema among them: misspelt keywords, wrong values and patterns', () => {
+    const text = changed('format: email', "formatt: email, minimum: a, pattern: '(?=a)'")
+    const found = faultsIn(text.replace('type: number', 'typ: number'))
+    expect(found.filter((fault) => /"formatt"|"typ"|must be number|RE2 cannot/.test(fault))).toHaveLength(4)
+  })
+
   test('in one file and over several', () => {
     const bad = changed('owner: team-shipping', 'ownr: team-shipping')
       .replace('maxBytes: 65536', 'maxBytes: 0')
@@ -144,7 +150,7 @@ describe('every fault is named at once, with file, line and what to do', () => {
     ['subject: /customer/id', 'subject: customer.id', /:10: .*JSON Pointer/],
     ['retention: { channel: 7d', 'retention: { channel: week', /:12: /],
     ['type: number', 'type: nummer', /:19: .*one of the allowed values: array, boolean/],
-    ['format: email', 'formatt: email', /:13: .*formatt/],
+    ['format: email', 'formatt: email', /:21: .*formatt/],
     ['format: email', "pattern: '(?<=a)b'", /:21: RE2 cannot do this pattern/],
     ['format: email', "pattern: '(a)\\1'", /:21: RE2 cannot do this pattern/],
     [
