@@ -1,26 +1,15 @@
-/** What tests need of the shared cluster: clients by principal, topics, and what a read_committed reader sees. */
+/** What tests need of the shared cluster: its connection, the sink's settings for it, and clients by principal. */
 import { readFileSync } from 'node:fs'
-import kafkajs, { type Admin, Kafka, type RecordMetadata } from 'kafkajs'
+import type { Kafka } from 'kafkajs'
 import { inject } from 'vitest'
-import { repairKafkajs, wireHeaders } from '../../lib/adapters/kafka-repairs.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
-import type { Header, Message, SourceRecord } from '../../lib/ports.ts'
-import { repairCommittedReads } from './committed-reads.ts'
+import { clientOf, RealCluster } from './cluster.ts'
 import type { Principal } from './stack/rights.ts'
-import { clientConfig, type Connection, DEPLOYMENT } from './stack/stack.ts'
+import { type Connection, DEPLOYMENT } from './stack/stack.ts'
 
-repairKafkajs()
-repairCommittedReads()
+export { bytes, soon, text, unique } from './cluster.ts'
 
 export const connection: Connection = JSON.parse(readFileSync(inject('connectionFile'), 'utf8'))
-
-export const soon = (): number => Date.now() + 20_000
-export const text = (value: Uint8Array | null): string => Buffer.from(value ?? []).toString()
-export const bytes = (value: string): Uint8Array => new Uint8Array(Buffer.from(value))
-
-let serial = 0
-/** A suffix that no other test's names have. */
-export const unique = (): string => `${Date.now().toString(36)}.${process.pid}.${++serial}`
 
 /** Raw settings of the sink, for a principal; `changes` are raw too. */
 export const rawSettings = (changes: object = {}, principal: Principal = 'gate'): object => ({
@@ -34,151 +23,11 @@ export const rawSettings = (changes: object = {}, principal: Principal = 'gate')
 export const settings = (changes: object = {}, principal: Principal = 'gate'): KafkaSinkSettings =>
   readKafkaSettings(rawSettings(changes, principal))
 
-export const client = (principal: Principal, to: Connection = connection): Kafka =>
-  new Kafka(clientConfig(to, principal))
+export const client = (principal: Principal, to: Connection = connection): Kafka => clientOf(to, principal)
 
-const MARK = Buffer.from('\0mark')
-
-/** Ends what it has opened, whatever happens. */
-export class Cluster {
-  readonly #connection: Connection
-  readonly #admin: Admin
-  #connected: Promise<void> | undefined
-
-  /** The shared cluster, unless told of another. */
+/** The shared cluster, unless told of another. */
+export class Cluster extends RealCluster {
   constructor(to: Connection = connection) {
-    this.#connection = to
-    this.#admin = client('admin', to).admin()
+    super(to)
   }
-
-  async admin(): Promise<Admin> {
-    await (this.#connected ??= this.#admin.connect())
-    return this.#admin
-  }
-
-  async createTopic(topic: string, partitions: number, config: Record<string, string> = {}): Promise<void> {
-    const admin = await this.admin()
-    const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }))
-    await admin.createTopics({
-      waitForLeaders: false,
-      topics: [{ topic, numPartitions: partitions, configEntries }],
-    })
-    // Brokers learn of a topic from the controller a moment later; kafkajs's own waiting takes that for an error.
-    const until = Date.now() + 10_000
-    for (;;) {
-      const led = await admin.fetchTopicMetadata({ topics: [topic] }).then(
-        (found) => found.topics[0]?.partitions.filter(({ leader }) => leader > 0).length,
-        () => 0,
-      )
-      if (led === partitions) return
-      if (Date.now() > until) throw new Error(`${topic} has no leaders`)
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
-  }
-
-  /**
-   * A mark at the end of each partition, by its offset: a reader who comes to it has passed all that was under way. The
-   * end that a broker tells is that of what is settled, and a transaction's end is not always when `commit` resolves.
-   */
-  async #mark(topic: string): Promise<Map<number, bigint>> {
-    const admin = await this.admin()
-    const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
-    const marks = (topics[0]?.partitions ?? []).map(({ partitionId: partition }) => {
-      return { topic, partition, key: MARK, value: null, headers: [] }
-    })
-    const written = await this.produce(marks)
-    return new Map(written.map(({ partition, baseOffset }) => [partition, BigInt(baseOffset ?? 0)]))
-  }
-
-  /** A write outside any transaction. */
-  async produce(
-    messages: readonly Message[],
-    principal: Principal = 'admin',
-  ): Promise<readonly RecordMetadata[]> {
-    const producer = client(principal, this.#connection).producer({
-      allowAutoTopicCreation: false,
-      createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
-    })
-    try {
-      await producer.connect()
-      return await producer.sendBatch({
-        topicMessages: messages.map(({ topic, partition, key, value, headers }) => ({
-          topic,
-          messages: [
-            {
-              partition,
-              key: key && Buffer.from(key),
-              value: value && Buffer.from(value),
-              headers: wireHeaders(headers),
-            },
-          ],
-        })),
-      })
-    } finally {
-      await producer.disconnect()
-    }
-  }
-
-  /** All that is committed in a topic, each partition's in order, as `principal` may read it. */
-  async readCommitted(
-    topic: string,
-    principal: 'admin' | 'consumer' | 'poller' = 'admin',
-  ): Promise<SourceRecord[]> {
-    const records: SourceRecord[] = []
-    const waiting = await this.#mark(topic)
-    const consumer = client(principal, this.#connection).consumer({
-      groupId: `${principal}.${unique()}`,
-      allowAutoTopicCreation: false,
-      maxWaitTimeInMs: 100,
-      retry: { retries: 2 },
-    })
-    const reached = Promise.withResolvers<undefined>()
-    const timer = setTimeout(() => reached.reject(new Error(`${topic} was not read to its end`)), 20_000)
-    try {
-      await consumer.connect()
-      await consumer.subscribe({ topics: [topic], fromBeginning: true })
-      // Also for batches in which nothing is committed, which are never handed out.
-      consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload: { partition, lastOffset } }) => {
-        const mark = waiting.get(partition)
-        if (mark !== undefined && BigInt(lastOffset) >= mark) waiting.delete(partition)
-        if (waiting.size === 0) reached.resolve(undefined)
-      })
-      await consumer.run({
-        eachBatch: ({ batch }) => {
-          for (const { offset, timestamp, key, value, headers } of batch.messages) {
-            if (key?.equals(MARK) === true) continue
-            records.push({
-              topic,
-              partition: batch.partition,
-              offset: BigInt(offset),
-              timestamp: Number(timestamp),
-              timestampType: 'CreateTime',
-              key,
-              value,
-              headers: headersOf(headers ?? {}),
-            })
-          }
-          return Promise.resolve()
-        },
-      })
-      await reached.promise
-    } finally {
-      clearTimeout(timer)
-      await consumer.disconnect()
-    }
-    return records.sort((a, b) => a.partition - b.partition || Number(a.offset - b.offset))
-  }
-
-  async end(): Promise<void> {
-    if (this.#connected !== undefined) await this.#admin.disconnect()
-  }
-}
-
-function headersOf(headers: Record<string, unknown>): Header[] {
-  return Object.entries(headers).flatMap(([name, value]) =>
-    (Array.isArray(value) ? value : [value]).map((one: unknown) => ({
-      name,
-      value: one instanceof Uint8Array ? one : null,
-    })),
-  )
 }

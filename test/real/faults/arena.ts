@@ -12,7 +12,7 @@ import { createDirectory } from '../../../lib/keys/directory-reader.ts'
 import type { SourceRecord } from '../../../lib/ports.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../../shop.ts'
 import { type Connection, DEPLOYMENT } from '../stack/stack.ts'
-import { bytes, client, Cluster, soon, text, unique } from '../world.ts'
+import { bytes, clientOf, RealCluster, soon, text, unique } from '../cluster.ts'
 import { Handler, type Outcome } from './handler.ts'
 
 const PARTITIONS = 2
@@ -45,7 +45,7 @@ export interface Judgement {
 
 export class Arena {
   readonly #shop: Shop
-  readonly #cluster: Cluster
+  readonly #cluster: RealCluster
   readonly #connection: Connection
   readonly #suffix = unique()
   readonly #source = `source.orders.${this.#suffix}`
@@ -64,7 +64,7 @@ export class Arena {
   private constructor(shop: Shop, connection: Connection) {
     this.#shop = shop
     this.#connection = connection
-    this.#cluster = new Cluster(connection)
+    this.#cluster = new RealCluster(connection)
   }
 
   static async open(connection: Connection): Promise<Arena> {
@@ -250,7 +250,7 @@ export class Arena {
 
   async #openSealer(): Promise<Sealer> {
     if (this.#sealer !== undefined) return this.#sealer
-    const producer = client('producer', this.#connection).producer({
+    const producer = clientOf(this.#connection, 'producer').producer({
       allowAutoTopicCreation: false,
       createPartitioner: () => (args) => args.message.partition ?? -1,
     })
