@@ -78,6 +78,15 @@ describe('the replay window', () => {
     expect(take(state, event(5n))).toBe('replayed')
   })
 
+  it('knows a session of one issuer again after the same session of another', () => {
+    const state = newState()
+    take(state, event(5n))
+    take(state, event(5n, { iss: 'other' }))
+    take(state, event(5n, { session: session(2) }))
+    expect(take(state, event(5n, { iss: 'other' }))).toBe('replayed')
+    expect(take(state, event(5n))).toBe('replayed')
+  })
+
   it('holds numbers up to 2^64 − 1', () => {
     const state = newState()
     const last = 2n ** 64n - 1n
@@ -132,6 +141,31 @@ describe('the limits of step 9', () => {
       'over-limit',
       'ok',
       'ok',
+      'ok',
+      'over-limit',
+    ])
+  })
+
+  it('counts only what it lets through: a refused record uses up neither perSecond nor new data keys', () => {
+    const state = newState()
+    let number = 0n
+    const one = (more: Partial<Claimant> = {}): string =>
+      take(state, event(number++, { perSecond: 2, newDataKey: true, ...more }))
+    expect([one({ fits: false }), one({ fits: false }), one({ fits: false }), one()]).toEqual([
+      'over-limit',
+      'over-limit',
+      'over-limit',
+      'ok',
+    ])
+    number -= 1n
+    expect(one()).toBe('replayed')
+    // Two of this type a second, of which one has come.
+    expect([one(), one(), one()]).toEqual(['ok', 'over-limit', 'over-limit'])
+    // Three new data keys a minute, of which two have come: those over perSecond have cost none.
+    const another = { type: 'another', perSecond: 2 }
+    expect([one(another), one(another)]).toEqual(['ok', 'over-limit'])
+    // Nor has the one over the budget of keys used up the second of its type.
+    expect([one({ ...another, newDataKey: false }), one({ ...another, newDataKey: false })]).toEqual([
       'ok',
       'over-limit',
     ])

@@ -1,8 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { CborReader, encodeCbor } from '../../lib/cbor.ts'
+import { CborReader, type CborValue, encodeCbor } from '../../lib/cbor.ts'
 import { DataKey, random } from '../../lib/envelope/crypto.ts'
-import { encodeProof, encodeProofHeader, encodeSealedEvent, parse } from '../../lib/envelope/format.ts'
+import {
+  encodeProof,
+  encodeProofHeader,
+  encodeSealedEvent,
+  parse,
+  TYP_PROOF,
+} from '../../lib/envelope/format.ts'
 import { sealBody } from '../../lib/envelope/seal.ts'
 import { ED25519 } from '../../lib/envelope/suite.ts'
 
@@ -70,5 +76,27 @@ describe('a proof header', () => {
       'malformed',
       '-19 kid-1',
     ])
+  })
+
+  const header = (alg: CborValue, typ: CborValue): Uint8Array =>
+    encodeCbor(
+      new Map<number, CborValue>([
+        [1, alg],
+        [4, kid],
+        [16, typ],
+      ]),
+    )
+
+  it.each([
+    ['an alg of another number', header(-7, TYP_PROOF), 'unsupported'],
+    ['an alg by its name', header('Ed25519', TYP_PROOF), 'unsupported'],
+    ['an alg of too long a name', header('x'.repeat(1025), TYP_PROOF), 'oversize'],
+    ['another typ', header(ED25519.cose, 'application/vnd.sealgate.body+cose'), 'unsupported'],
+    ['a typ by number', header(ED25519.cose, 18), 'unsupported'],
+    ['too long a typ', header(ED25519.cose, 'x'.repeat(1025)), 'oversize'],
+  ])('is no better the second time: %s', (_what, bytes, code) => {
+    expect(read(value(header(ED25519.cose, TYP_PROOF)))).toBe('-19 kid-1')
+    const bad = value(bytes)
+    expect([bad, bad, bad].map(read)).toEqual([code, code, code])
   })
 })
