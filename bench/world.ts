@@ -290,7 +290,7 @@ export async function admitSlice(
   const keys = await gate.dataKeys.prepare(asked.requests, Number.MAX_SAFE_INTEGER)
   try {
     for (const one of examined) {
-      const decision = decide(one, asked.newDataKeys, gate, state, keys)
+      const decision = decide(one, asked.asking, gate, state, keys)
       decision.apply()
       const { verdict } = decision
       if (!verdict.admitted)

@@ -107,7 +107,7 @@ export async function admit(
   const asked = wantedKeys([examined], gate, state)
   const keys = await gate.dataKeys.prepare(asked.requests, deadline)
   try {
-    const decision = decide(examined, asked.newDataKeys, gate, state, keys)
+    const decision = decide(examined, asked.asking, gate, state, keys)
     decision.apply()
     return decision.verdict
   } finally {
@@ -166,16 +166,16 @@ function keyRequestOf(event: Authorised, directory: DirectoryCopy): KeyRequest |
   }
 }
 
-/** The data keys that these records will need, in order, and those among the records whose key is new to us. */
+/** The data keys that these records will need, in order, and those among the records that are the first to ask for one. */
 export interface AskedKeys {
   readonly requests: readonly KeyRequest[]
-  readonly newDataKeys: ReadonlySet<Examined>
+  readonly asking: ReadonlySet<Examined>
 }
 
-/** The data keys that these records will need, and those among the records whose key is new to us. */
+/** What to prepare for these records. */
 export function wantedKeys(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
   const requests = keysAtHand(slice, gate)
-  return requests === undefined ? askAhead(slice, gate, state) : { requests, newDataKeys: NONE }
+  return requests === undefined ? askAhead(slice, gate, state) : { requests, asking: NONE }
 }
 
 const NONE: ReadonlySet<Examined> = new Set()
@@ -195,35 +195,36 @@ function keysAtHand(slice: readonly Examined[], gate: Gate): KeyRequest[] | unde
 
 /**
  * Asks ahead with steps 8 and 9 on a copy of the state, so that neither a replay nor a record over its limits costs a
- * call. A key that is not at hand counts as new until a record that names it has been let through.
+ * call. Who names a key that is not at hand asks for it, until one who does has been let through.
  */
 function askAhead(slice: readonly Examined[], gate: Gate, state: ReplayState): AskedKeys {
   const ahead = state.fork()
   const requests: KeyRequest[] = []
-  const newDataKeys = new Set<Examined>()
+  const asking = new Set<Examined>()
   const paid = new Set<string>()
   for (const examined of slice) {
-    if (examined.result instanceof Rejection) continue
-    const request = examined.keyRequest
-    const name = request === undefined || gate.dataKeys.holds(request) ? undefined : nameOf(request)
-    const isNew = name !== undefined && !paid.has(name)
-    if (isNew) newDataKeys.add(examined)
-    const claimant = claimantOf(examined.result, isNew)
-    const ruling = ahead.judge(claimant, examined.time)
-    ahead.decide(examined.time, claimant, ruling)
-    if (ruling.rejection !== undefined || request === undefined) continue
+    const { result, keyRequest, time } = examined
+    if (result instanceof Rejection) continue
+    const name = keyRequest === undefined || gate.dataKeys.holds(keyRequest) ? undefined : nameOf(keyRequest)
+    if (name !== undefined && !paid.has(name)) asking.add(examined)
+    const claimant = claimantOf(result, examined, asking)
+    const ruling = ahead.judge(claimant, time)
+    ahead.decide(time, claimant, ruling)
+    if (ruling.rejection !== undefined || keyRequest === undefined) continue
     // Only now: a record that is refused pays for nobody else's key.
     if (name !== undefined) paid.add(name)
-    requests.push(request)
+    requests.push(keyRequest)
   }
-  return { requests, newDataKeys }
+  return { requests, asking }
 }
 
-function claimantOf(event: Authorised, newDataKey: boolean): Claimant {
+function claimantOf(event: Authorised, examined: Examined, asking: ReadonlySet<Examined>): Claimant {
   const { claims, ciphertext } = event.body
   const { contract } = event
   const fits = ciphertext.length - A256GCM.tagBytes <= contract.maxBytes
-  return { claims, type: contract.type, perSecond: contract.perSecond, fits, newDataKey }
+  const asked = asking.has(examined) ? examined.keyRequest : undefined
+  const askedKey = asked && nameOf(asked)
+  return { claims, type: contract.type, perSecond: contract.perSecond, fits, askedKey }
 }
 
 /** A verdict that the state does not know of yet. */
@@ -236,7 +237,7 @@ export interface Decision {
 /** Steps 8 to 11, at once. Throws `Outage` where the key service did not say; `state` is only asked. */
 export function decide(
   examined: Examined,
-  newDataKeys: ReadonlySet<Examined>,
+  asking: ReadonlySet<Examined>,
   gate: Gate,
   state: ReplayState,
   keys: PreparedKeys,
@@ -244,7 +245,7 @@ export function decide(
   const { result, envelope, time } = examined
   if (result instanceof Rejection)
     return { verdict: rejected(result, envelope), apply: () => state.decide(time) }
-  const claimant = claimantOf(result, newDataKeys.has(examined))
+  const claimant = claimantOf(result, examined, asking)
   const ruling = state.judge(claimant, time)
   const verdict =
     ruling.rejection === undefined

@@ -25,8 +25,8 @@ export interface Claimant {
   readonly perSecond: number | undefined
   /** Whether the ciphertext is within the contract's `maxBytes`. */
   readonly fits: boolean
-  /** Whether its data key would cost a call of the key service. */
-  readonly newDataKey: boolean
+  /** Its data key (`nameOf`), where that would cost a call of the key service. */
+  readonly askedKey: string | undefined
 }
 
 /** What steps 8 and 9 say: nothing, or why the record is refused; and whether it marks its number. */
@@ -48,17 +48,33 @@ interface Issuer {
   readonly windows: Map<string, Window>
   /** By hash of the event type, in the second of `ReplayState.time`. */
   readonly rates: Map<string, number>
-  readonly dataKeys: { readonly minute: number; readonly count: number }
+  readonly dataKeys: DataKeysSeen
 }
+
+/** So that a key is new to a partition once, whichever process it comes to next. */
+interface DataKeysSeen {
+  readonly minute: number
+  /** What asking for them has cost in that minute. */
+  readonly spent: number
+  /** Hashes of those let through, the latest last: a help that may be forgotten, and never in the way of a session. */
+  readonly known: ReadonlySet<string>
+}
+
+const NO_DATA_KEYS: DataKeysSeen = { minute: 0, spent: 0, known: new Set() }
 
 const WINDOW_BITS = 64n
 const ALL_SEEN = (1n << WINDOW_BITS) - 1n
-const FORMAT_VERSION = 1
+const FORMAT_VERSION = 2
 const ISSUER_HASH_BYTES = 8
 const SESSION_HASH_BYTES = 10
-/** Upper bounds of what each costs in `encode`. */
+const DATA_KEY_HASH_BYTES = 8
+/** Per issuer: beyond it the one that came first is forgotten. */
+const MAX_KNOWN_DATA_KEYS = 128
+/** One asked for again, by a process that does not have it at hand, costs 1: free, it would be a way around the budget. */
+const NEW_KEY_COST = 16
+/** Upper bounds of what each costs in `encode`; of data keys, whatever room there is. */
 const BASE_BYTES = 48
-const ISSUER_BYTES = 32
+const ISSUER_BYTES = 36
 const WINDOW_BYTES = 40
 const RATE_BYTES = 16
 
@@ -112,7 +128,8 @@ export class ReplayState {
         `the issuer has sent ${event.perSecond} events of this type in this second`,
         true,
       )
-    if (event.newDataKey && dataKeysInMinute(issuer, t) >= this.#limits.newDataKeysPerMinute)
+    const budget = this.#limits.newDataKeysPerMinute * NEW_KEY_COST
+    if (event.askedKey !== undefined && spentInMinute(issuer, t) + keyCost(issuer, event.askedKey) > budget)
       return refuse(
         'over-limit',
         `the issuer has named ${this.#limits.newDataKeysPerMinute} new data keys in this minute`,
@@ -132,11 +149,10 @@ export class ReplayState {
     let issuer = this.#issuers.get(name) ?? {
       windows: new Map<string, Window>(),
       rates: new Map<string, number>(),
-      dataKeys: { minute: 0, count: 0 },
+      dataKeys: NO_DATA_KEYS,
     }
     if (ruling.rejection === undefined) {
-      if (event.newDataKey)
-        issuer = { ...issuer, dataKeys: { minute: minuteOf(t), count: dataKeysInMinute(issuer, t) + 1 } }
+      if (event.askedKey !== undefined) issuer = { ...issuer, dataKeys: withKey(issuer, event.askedKey, t) }
       if (event.perSecond !== undefined)
         issuer.rates.set(typeKey(event.type), this.#rate(issuer, event, t) + 1)
     }
@@ -154,16 +170,20 @@ export class ReplayState {
   /** Forgets what `time` has passed, and writes the rest: `[version, time, issuers]`, names as hashes. */
   encode(): Uint8Array {
     this.#forget()
+    let room = Math.max(0, this.#maxBytes - this.#bytes(this.time))
     const writer = new CborWriter(256)
     writer.head(MAJOR.array, 3)
     writer.integer(FORMAT_VERSION)
     writer.integer(this.time)
     writer.head(MAJOR.array, this.#issuers.size)
     for (const [name, issuer] of this.#issuers) {
-      writer.head(MAJOR.array, 5)
+      const known = latest(issuer.dataKeys.known, Math.floor(room / DATA_KEY_HASH_BYTES))
+      room -= known.length
+      writer.head(MAJOR.array, 6)
       writer.byteString(Buffer.from(name, 'latin1'))
       writer.integer(issuer.dataKeys.minute)
-      writer.integer(issuer.dataKeys.count)
+      writer.integer(issuer.dataKeys.spent)
+      writer.byteString(known)
       writer.head(MAJOR.array, issuer.windows.size)
       for (const [session, window] of issuer.windows) {
         const sparse = window.seen !== ALL_SEEN
@@ -228,7 +248,7 @@ export class ReplayState {
     return event.perSecond !== undefined && this.#rate(issuer, event, t) === 0
   }
 
-  /** What `encode` would come to at most at judging time `t`, whenever it last forgot. */
+  /** What `encode` would come to at most at judging time `t`, but for data keys, whenever it last forgot. */
   #bytes(t: number): number {
     let bytes = BASE_BYTES
     for (const issuer of this.#issuers.values()) {
@@ -258,8 +278,31 @@ function refuse(code: 'replayed' | 'over-limit', reason: string, marks: boolean)
 
 const minuteOf = (t: number): number => Math.floor(t / 60)
 
-function dataKeysInMinute(issuer: Issuer | undefined, t: number): number {
-  return issuer?.dataKeys.minute === minuteOf(t) ? issuer.dataKeys.count : 0
+function spentInMinute(issuer: Issuer | undefined, t: number): number {
+  return issuer?.dataKeys.minute === minuteOf(t) ? issuer.dataKeys.spent : 0
+}
+
+const keyCost = (issuer: Issuer | undefined, askedKey: string): number =>
+  issuer?.dataKeys.known.has(dataKeys.of(askedKey)) === true ? 1 : NEW_KEY_COST
+
+/** Once this key has been let through: it is the latest, and paid for. */
+function withKey(issuer: Issuer, askedKey: string, t: number): DataKeysSeen {
+  const spent = spentInMinute(issuer, t) + keyCost(issuer, askedKey)
+  const known = new Set(issuer.dataKeys.known)
+  const name = dataKeys.of(askedKey)
+  known.delete(name)
+  known.add(name)
+  for (const first of known) {
+    if (known.size <= MAX_KNOWN_DATA_KEYS) break
+    known.delete(first)
+  }
+  return { minute: minuteOf(t), spent, known }
+}
+
+/** The last of these hashes, as many as there is room for, one after the other. */
+function latest(known: ReadonlySet<string>, atMost: number): Uint8Array {
+  const names = atMost === 0 ? [] : [...known].slice(-atMost)
+  return Buffer.from(names.join(''), 'latin1')
 }
 
 /** A session is forgotten when t has passed the latest exp marked in it, and only then. */
@@ -320,6 +363,7 @@ const MAX_HASHES = 4096
 const issuers = new Hashes('iss:', ISSUER_HASH_BYTES)
 const types = new Hashes('type:', ISSUER_HASH_BYTES)
 const sessions = new Hashes('session:', SESSION_HASH_BYTES)
+const dataKeys = new Hashes('data-key:', DATA_KEY_HASH_BYTES)
 
 /** The session that was asked for last: it is asked for five times an event, and mostly the next event's too. */
 let last = { iss: '', session: new Uint8Array(), key: '' }
@@ -341,9 +385,9 @@ function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number):
   const time = safe(reader.uint())
   const issuers = new Map<string, Issuer>()
   for (let left = reader.array(); left > 0; left--) {
-    expectArray(reader, 5)
+    expectArray(reader, 6)
     const name = hashOf(reader, ISSUER_HASH_BYTES)
-    const dataKeys = { minute: safe(reader.uint()), count: safe(reader.uint()) }
+    const dataKeys = { minute: safe(reader.uint()), spent: safe(reader.uint()), known: knownOf(reader) }
     const windows = new Map<string, Window>()
     for (let more = reader.array(); more > 0; more--) {
       const fields = reader.array()
@@ -366,6 +410,15 @@ function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number):
 
 function expectArray(reader: CborReader, length: number): void {
   if (reader.array() !== length) throw new CborError('an array of another length')
+}
+
+function knownOf(reader: CborReader): ReadonlySet<string> {
+  const hashes = Buffer.from(reader.byteString()).toString('latin1')
+  if (hashes.length % DATA_KEY_HASH_BYTES !== 0) throw new CborError('hashes of another size')
+  const known = new Set<string>()
+  for (let at = 0; at < hashes.length; at += DATA_KEY_HASH_BYTES)
+    known.add(hashes.slice(at, at + DATA_KEY_HASH_BYTES))
+  return known
 }
 
 function hashOf(reader: CborReader, length: number): string {

@@ -152,7 +152,7 @@ async function decideAll(
       try {
         if (parts.clock.now() >= deadline - parts.settings.reserveMs)
           throw new Outage('deadline', 'no time left for this slice: the rest comes with the next invocation')
-        decision = decide(one, asked.newDataKeys, gate, lane.replay, keys)
+        decision = decide(one, asked.asking, gate, lane.replay, keys)
         draft = await draftOf(one, decision.verdict, gate, lane.outlet, deadline)
       } catch (error) {
         outage = outageOf(error)

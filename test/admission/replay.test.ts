@@ -19,7 +19,7 @@ function event(
     type: 'order',
     perSecond: undefined,
     fits: true,
-    newDataKey: false,
+    askedKey: undefined,
     ...rest,
   }
 }
@@ -150,7 +150,7 @@ describe('the limits of step 9', () => {
     const state = newState()
     let number = 0n
     const one = (more: Partial<Claimant> = {}): string =>
-      take(state, event(number++, { perSecond: 2, newDataKey: true, ...more }))
+      take(state, event(number, { perSecond: 2, askedKey: `key ${number++}`, ...more }))
     expect([one({ fits: false }), one({ fits: false }), one({ fits: false }), one()]).toEqual([
       'over-limit',
       'over-limit',
@@ -165,17 +165,17 @@ describe('the limits of step 9', () => {
     const another = { type: 'another', perSecond: 2 }
     expect([one(another), one(another)]).toEqual(['ok', 'over-limit'])
     // Nor has the one over the budget of keys used up the second of its type.
-    expect([one({ ...another, newDataKey: false }), one({ ...another, newDataKey: false })]).toEqual([
-      'ok',
-      'over-limit',
-    ])
+    const atHand = { ...another, askedKey: undefined }
+    expect([one(atHand), one(atHand)]).toEqual(['ok', 'over-limit'])
   })
 
   it('counts new data keys by issuer and minute of judging time', () => {
     const state = newState()
     let number = 0n
-    const one = (t: number, newDataKey = true): string => take(state, event(number++, { newDataKey }), t)
-    expect([one(T), one(T), one(T), one(T), one(T, false), one(T + 60)]).toEqual([
+    const one = (t: number, askedKey: string | undefined = `key ${number}`): string =>
+      take(state, event(number++, { askedKey }), t)
+    const atHand = (t: number): string => take(state, event(number++), t)
+    expect([one(T), one(T), one(T), one(T), atHand(T), one(T + 60)]).toEqual([
       'ok',
       'ok',
       'ok',
@@ -183,6 +183,40 @@ describe('the limits of step 9', () => {
       'ok',
       'ok',
     ])
+  })
+
+  it('knows a data key again that another process asks for: it is new to a partition once', () => {
+    let state = newState()
+    let number = 0n
+    const one = (askedKey: string, iss = 'shop'): string => take(state, event(number++, { askedKey, iss }))
+    const restarted = (): ReplayState => ReplayState.parse(state.encode(), LIMITS, ROOM)
+    expect([one('a'), one('b')]).toEqual(['ok', 'ok'])
+    for (let process = 0; process < 7; process++) {
+      state = restarted()
+      expect([one('a'), one('b')]).toEqual(['ok', 'ok'])
+    }
+    // It does cost a call: sixteen such are as one new key, and then the budget of three is used up.
+    expect([one('a'), one('b'), one('c'), one('b')]).toEqual(['ok', 'ok', 'over-limit', 'over-limit'])
+    // An issuer's keys are its own.
+    expect(one('a', 'other')).toBe('ok')
+  })
+
+  it('forgets data keys rather than sessions where there is no room, and the oldest beyond 128', () => {
+    const limits = { maxSessions: 1024, newDataKeysPerMinute: 1000 }
+    const fill = (state: ReplayState, keys: number): ReplayState => {
+      for (let index = 0; index < keys; index++)
+        expect(take(state, event(BigInt(index), { askedKey: `key ${index}` }))).toBe('ok')
+      return state
+    }
+    expect(fill(newState(limits), 1000).encode().length).toBeLessThan(128 * 8 + 200)
+    const small = fill(newState(limits, 200), 100)
+    const bytes = small.encode()
+    expect(bytes.length).toBeLessThanOrEqual(200)
+    expect(bytes.length).toBeGreaterThan(100)
+    const one = { maxSessions: 4, newDataKeysPerMinute: 101 }
+    const known = ReplayState.parse(bytes, one, 200)
+    expect(take(known, event(200n, { askedKey: 'key 99' }))).toBe('ok')
+    expect(take(known, event(201n, { askedKey: 'key 0' }))).toBe('over-limit')
   })
 
   const wide = { maxSessions: 1024, newDataKeysPerMinute: 60 }
@@ -240,7 +274,7 @@ describe('the state on its way through the position', () => {
     number: fc.bigInt({ min: 0n, max: 200n }),
     life: fc.integer({ min: 1, max: 100 }),
     later: fc.integer({ min: 0, max: 20 }),
-    newDataKey: fc.boolean(),
+    askedKey: fc.option(fc.constantFrom('a', 'b', 'c', 'd', 'e'), { nil: undefined }),
     perSecond: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
   })
 
@@ -266,7 +300,7 @@ describe('the state on its way through the position', () => {
     const before = Buffer.from(state.encode())
     const fork = state.fork()
     for (let number = 2n; number < 200n; number += 3n)
-      take(fork, event(number, { perSecond: 5, newDataKey: true }), T + 1)
+      take(fork, event(number, { perSecond: 5, askedKey: `key ${number}` }), T + 1)
     expect(Buffer.from(state.encode())).toEqual(before)
   })
 

@@ -126,8 +126,6 @@ async function openHandler(settings: HandlerSettings): Promise<{ gate: Gate; end
           ...parts.settings,
           deployment: settings.deployment,
           reserveMs: settings.reserveMs,
-          // A data key counts as new to each new process: some hundred processes in a few minutes must not use the budget up.
-          limits: { ...parts.settings.limits, newDataKeysPerMinute: 100_000 },
           outlet: {
             ...parts.settings.outlet,
             auditTopic: audit,
