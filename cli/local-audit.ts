@@ -1,7 +1,8 @@
 /** The embedded stack's audit for `sealgate audit`: its topic, the heads in its positions, the gateway's keys. */
 import type { TopicPartition } from '../lib/ports.ts'
 import { createDirectory } from '../lib/keys/directory-reader.ts'
-import { localAuditSource } from '../lib/local/audit-source.ts'
+import { auditSource } from '../lib/local/audit-source.ts'
+import { polledLog } from '../lib/local/poller.ts'
 import { createLocalPositions } from '../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, LOCAL_GATEWAY } from '../lib/local/stack.ts'
 import { ConfigError } from '../lib/errors.ts'
@@ -31,7 +32,7 @@ export function openLocalAudit(folderOf: () => string): OpenAudit {
       const { snapshot } = await directory.snapshot(deadline)
       const own = snapshot.signingKeys.filter(({ iss }) => iss === LOCAL_GATEWAY)
       return {
-        source: localAuditSource(stack.log, topic, { positions, sources, deadline }),
+        source: auditSource(polledLog(stack.log), topic, { positions, sources, deadline }),
         keys: new Map(own.map(({ kidText, key }) => [kidText, key])),
         close: () => stack.close(),
       }

@@ -13,7 +13,8 @@ import {
 import { generateKeyPair, type PublicKey } from '../lib/envelope/crypto.ts'
 import { ED25519 } from '../lib/envelope/suite.ts'
 import { createDirectory } from '../lib/keys/directory-reader.ts'
-import { localAuditSource } from '../lib/local/audit-source.ts'
+import { auditSource } from '../lib/local/audit-source.ts'
+import { polledLog } from '../lib/local/poller.ts'
 import { localSigner } from '../lib/keys/signer.ts'
 import { createLocalPositions } from '../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, LOCAL_GATEWAY, type Stack } from '../lib/local/stack.ts'
@@ -49,7 +50,8 @@ export async function openAudit(stack: Stack): Promise<OpenAudit> {
   const positions = createLocalPositions(log, { deployment })
   const { snapshot } = await createDirectory({ ...stack.directory, clock }).snapshot(clock.now() + READ_MS)
   return {
-    source: () => localAuditSource(log, AUDIT_TOPIC, { positions, sources, deadline: clock.now() + READ_MS }),
+    source: () =>
+      auditSource(polledLog(log), AUDIT_TOPIC, { positions, sources, deadline: clock.now() + READ_MS }),
     keyOf: (kid) => {
       const row = snapshot.signingKey(kid)
       return row?.iss === LOCAL_GATEWAY ? row.key : undefined

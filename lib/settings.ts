@@ -273,7 +273,8 @@ function environmentName(where: string): string {
 /** NaN, which every reader refuses, for what is no plain number. */
 const numberOf = (text: string): number => (/^[0-9]{1,15}$/.test(text) ? Number(text) : NaN)
 
-function rootsOf(bytes: Uint8Array): PublicKey[] {
+/** The pinned roots of a file: a public JWK, or a list of one or two. Throws `TypeError` for anything else. */
+export function rootsOf(bytes: Uint8Array): PublicKey[] {
   const parsed: unknown = JSON.parse(Buffer.from(bytes).toString())
   const list: readonly unknown[] = Array.isArray(parsed) ? parsed : [parsed]
   if (list.length < 1 || list.length > 2) throw new TypeError('one or two roots are pinned')
@@ -284,7 +285,8 @@ function rootsOf(bytes: Uint8Array): PublicKey[] {
   })
 }
 
-function privateKeyOf(bytes: Uint8Array): PrivateKey {
+/** The private key of a file that holds one JWK. Throws `TypeError` for anything else, and quotes nothing of it. */
+export function privateKeyOf(bytes: Uint8Array): PrivateKey {
   const jwk: unknown = JSON.parse(Buffer.from(bytes).toString())
   const { kty, crv, x, y, suite } = jwkOf(jwk)
   const d = isObject(jwk) ? jwk['d'] : undefined

@@ -1,9 +1,9 @@
-/** The audit topic of the embedded log, and the heads in its positions, for verification and search. */
+/** An audit topic as it is read, and the heads in the positions, for verification and search. */
 import { parseState } from '../admission/position.ts'
 import { type AuditHead, segmentKey } from '../audit/segment.ts'
-import type { AuditRecord, AuditSource } from '../audit/verification.ts'
-import type { PositionAdmin, TopicPartition } from '../ports.ts'
-import type { Log } from './log.ts'
+import type { AuditSource } from '../audit/verification.ts'
+import type { PositionAdmin, SourceRecord, TopicPartition } from '../ports.ts'
+import type { ReadableSource } from './poller-lane.ts'
 
 /** Where the heads come from: without them no one can see that the tail was cut. */
 export interface HeadsFrom {
@@ -14,25 +14,33 @@ export interface HeadsFrom {
   readonly deadline: number
 }
 
-export function localAuditSource(log: Log, topic: string, heads?: HeadsFrom): AuditSource {
+/** Reads an audit topic of the embedded log (`polledLog`) or of a cluster, each partition to its end as it is then. */
+export function auditSource(records: ReadableSource, topic: string, heads?: HeadsFrom): AuditSource {
   const source: AuditSource = {
-    partitions: async () => (await log.endOffsets(topic)).length,
-    read: (partition) => readToEnd(log, topic, partition),
+    partitions: () => records.partitions(topic),
+    read: (partition) => readToEnd(records, { topic, partition }),
   }
   return heads === undefined ? source : { ...source, heads: () => readHeads(heads) }
 }
 
-async function* readToEnd(log: Log, topic: string, partition: number): AsyncGenerator<AuditRecord> {
-  const end = (await log.endOffsets(topic))[partition] ?? 0n
-  for (let from = 0n; from < end;) {
-    const { records, next } = await log.read(topic, partition, from)
-    for (const record of records) if (record.offset < end) yield record
-    if (next <= from) return
-    from = next
+/** Every committed record of a partition, up to its end as it is when reading begins. */
+export async function* readToEnd(
+  records: ReadableSource,
+  place: TopicPartition,
+): AsyncGenerator<SourceRecord> {
+  const { first, end } = await records.offsets(place)
+  for (let from = first; from < end;) {
+    const page = await records.fetch(place, from, PAGE)
+    for (const record of page.records) if (record.offset < end) yield record
+    if (page.next <= from) return
+    from = page.next
   }
 }
 
-async function readHeads({
+const PAGE = { maxBytes: 1_048_576, maxRecords: 10_000 }
+
+/** The heads in the positions. A source without a position has none. */
+export async function readHeads({
   positions,
   sources,
   deadline,

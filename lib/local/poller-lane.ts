@@ -27,6 +27,12 @@ export interface PolledSource {
   wait?(places: readonly (TopicPartition & { readonly offset: bigint })[], deadline: number): Promise<unknown>
 }
 
+/** The same, where a reader must know how far a topic reaches. */
+export interface ReadableSource extends PolledSource {
+  /** The first offset kept, and the one that the next committed record will at least have. */
+  offsets(place: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
+}
+
 /** A poller's settings, defaults filled in, and what its lanes share. */
 export interface LanePlan {
   readonly source: PolledSource

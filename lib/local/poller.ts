@@ -6,14 +6,14 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventOrigin } from '../adapters/msk-event.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, Outage } from '../errors.ts'
 import type { Fault } from '../errors.ts'
 import type { TopicPartition } from '../ports.ts'
 import type { FailureRecord } from './event-batch.ts'
 import type { LambdaHandler } from './invocation.ts'
 import type { Log } from './log.ts'
 import { Lane } from './poller-lane.ts'
-import type { LanePartition, LanePlan, PolledSource } from './poller-lane.ts'
+import type { LanePartition, LanePlan, PolledSource, ReadableSource } from './poller-lane.ts'
 
 /** Named as in AWS's CreateEventSourceMapping, with the unit in the name. Defaults are Lambda's, but where said. */
 export interface PollerOptions {
@@ -109,10 +109,15 @@ export async function startPoller(settings: PollerSettings): Promise<Poller> {
 }
 
 /** The embedded log as the poller's source. */
-export function polledLog(log: Log): PolledSource {
+export function polledLog(log: Log): ReadableSource {
   return {
     partitions: async (topic) => (await log.endOffsets(topic)).length,
     fetch: ({ topic, partition }, from, limits) => log.read(topic, partition, from, limits),
+    offsets: async ({ topic, partition }) => {
+      const end = (await log.endOffsets(topic))[partition]
+      if (end === undefined) throw new Outage('sink-denied', `${topic} has no partition ${partition}.`)
+      return { first: 0n, end }
+    },
     groupOffset: async (group, { topic, partition }) =>
       (await log.groupOffset(group, topic, partition))?.next,
     commitGroup: (group, { topic, partition }, next) =>

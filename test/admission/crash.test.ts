@@ -3,7 +3,8 @@ import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { verifyAudit } from '../../lib/audit/verification.ts'
-import { localAuditSource } from '../../lib/local/audit-source.ts'
+import { auditSource } from '../../lib/local/audit-source.ts'
+import { polledLog } from '../../lib/local/poller.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
 import { createDirectory } from '../../lib/keys/directory-reader.ts'
@@ -81,7 +82,7 @@ describe('a gate that is killed', () => {
     const sources = [0, 1].map((partition) => ({ topic: 'orders', partition }))
     const positions = createLocalPositions(shop.log, { deployment: 'local' })
     const report = await verifyAudit(
-      localAuditSource(shop.log, AUDIT_TOPIC, { positions, sources, deadline: Date.now() + 5000 }),
+      auditSource(polledLog(shop.log), AUDIT_TOPIC, { positions, sources, deadline: Date.now() + 5000 }),
       {
         keyOf: (kid) => snapshot.signingKey(kid)?.key,
       },

@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { encodeState } from '../../lib/admission/position.ts'
 import { ReplayState } from '../../lib/admission/replay.ts'
 import { type AuditRecord, verifyAudit } from '../../lib/audit/verification.ts'
-import { localAuditSource } from '../../lib/local/audit-source.ts'
+import { auditSource } from '../../lib/local/audit-source.ts'
+import { polledLog } from '../../lib/local/poller.ts'
 import { openLog } from '../../lib/local/log-open.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import type { Log } from '../../lib/local/log.ts'
@@ -48,7 +49,7 @@ afterAll(async () => {
 
 const verify = (topic: string) => {
   const positions = createLocalPositions(log, { deployment: 'test' })
-  const source = localAuditSource(log, topic, {
+  const source = auditSource(polledLog(log), topic, {
     positions,
     sources: [orders, unused],
     deadline: Date.now() + 5_000,
@@ -82,7 +83,7 @@ describe('the audit of the embedded log', () => {
     const message = { topic: 'growing', partition: 0, key: null, value: Buffer.from('x'), headers: [] }
     await log.append([message])
     const seen: AuditRecord[] = []
-    for await (const record of localAuditSource(log, 'growing').read(0)) {
+    for await (const record of auditSource(polledLog(log), 'growing').read(0)) {
       seen.push(record)
       await log.append([message])
     }
