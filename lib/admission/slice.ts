@@ -92,21 +92,23 @@ async function ingestSlice(
 ): Promise<Stop | undefined> {
   const [first] = slice.records
   if (first === undefined) return undefined
+  // Not the slice: a lane that stays open would keep its records.
+  const source = { topic: slice.topic, partition: slice.partition }
   let undecided = first.offset
   for (let fencedOnce = false; ; fencedOnce = true) {
     let lane: Lane | undefined
     try {
-      lane = await lanes.open(slice, first.offset, deadline)
+      lane = await lanes.open(source, first.offset, deadline)
       const outage = await decideAll(lane, slice, parts, deadline)
       if (outage === undefined) return undefined
-      return { topic: slice.topic, partition: slice.partition, offset: firstFrom(slice, lane.next), outage }
+      return { ...source, offset: firstFrom(slice, lane.next), outage }
     } catch (error) {
       const outage = outageOf(error)
       if (lane !== undefined && lane.next > undecided) undecided = firstFrom(slice, lane.next)
-      lanes.discard(slice)
+      lanes.discard(source)
       // Fenced at the commit is normal where partitions wander between processes: take over, and see what is left.
       if (outage.code === 'fenced' && !fencedOnce) continue
-      return { topic: slice.topic, partition: slice.partition, offset: undecided, outage }
+      return { ...source, offset: undecided, outage }
     }
   }
 }

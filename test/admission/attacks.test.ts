@@ -124,6 +124,7 @@ describe('an attacker', () => {
         dataKeys: createDataKeys({
           keyService: { generate: (...args) => real.generate(...args), unwrap },
           clock: parts.clock,
+          maxEntries: 0,
         }),
         pseudonyms: await parts.pseudonyms(Date.now() + 5000),
         batches: new ProvenBatches(),
@@ -140,8 +141,9 @@ describe('an attacker', () => {
       expect(verdict.code).toBe('undecryptable')
       return verdict.reason
     }
+    const wrong = Buffer.alloc(32, 1)
     const reasons = [
-      await reasonOf(() => Promise.resolve(Buffer.alloc(32, 1))),
+      await reasonOf(() => Promise.resolve(wrong)),
       await reasonOf(() => Promise.reject(new Rejection('undecryptable', UNDECRYPTABLE))),
       await reasonOf(real.unwrap.bind(real), (gate) => ({
         ...gate,
@@ -149,6 +151,8 @@ describe('an attacker', () => {
       })),
     ]
     expect(new Set(reasons).size).toBe(1)
+    // Nobody keeps it: it was wiped when the record was decided.
+    expect(wrong).toEqual(Buffer.alloc(32))
   })
 
   it('finds no payload and no key in audit, quarantine, sealed outputs or errors', async () => {
