@@ -302,11 +302,13 @@ function jwkOf(jwk: unknown) {
   return { kty, crv, x, y: typeof y === 'string' ? y : undefined, suite }
 }
 
+const TOPIC = /^[A-Za-z0-9._-]{1,249}$/
+
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** Reads variables and gathers what is wrong. No value is quoted that may be a secret in the wrong place. */
-class Reader {
+export class Reader {
   readonly faults: Fault[] = []
   readonly #environment: Environment
 
@@ -343,13 +345,12 @@ class Reader {
     return usual
   }
 
-  /** `a=b,c=d` */
-  pairs(name: string, form: string): ReadonlyMap<string, string> {
+  /** `a=b,c=d`, where each `b` is as `form` says. */
+  pairs(name: string, form: string, value: RegExp = TOPIC): ReadonlyMap<string, string> {
     const pairs = new Map<string, string>()
     for (const pair of this.optional(name)?.split(',') ?? []) {
-      const match = /^([A-Za-z0-9._-]{1,249})=([A-Za-z0-9._-]{1,249})$/.exec(pair)
-      const [, from = '', to = ''] = match ?? []
-      if (match === null || pairs.has(from))
+      const [, from = '', to = ''] = /^([A-Za-z0-9._-]{1,249})=([^]*)$/.exec(pair) ?? []
+      if (!value.test(to) || pairs.has(from))
         this.fault(name, `"${pair}" is no pair, or named twice.`, `Set ${form},${form}.`)
       pairs.set(from, to)
     }
