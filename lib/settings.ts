@@ -53,8 +53,12 @@ const MODES: readonly AnswerMode[] = ['throw', 'partial']
 const KAFKA = 'SEALGATE_KAFKA'
 /** Environment names below `SEALGATE_KAFKA_`, and the setting of docs/kafka.md that each is. */
 const KAFKA_TEXTS = ['CLIENT_ID'] as const
-const KAFKA_FILES = ['SSL_CA', 'SSL_CERT', 'SSL_KEY'] as const
-const KAFKA_SASL = ['SASL_MECHANISM', 'SASL_USERNAME', 'SASL_PASSWORD'] as const
+const KAFKA_SSL = ['SSL_CA', 'SSL_CERT', 'SSL_KEY', 'SSL_SECRET'] as const
+const KAFKA_SASL = [
+  ...['SASL_MECHANISM', 'SASL_USERNAME', 'SASL_PASSWORD', 'SASL_PASSWORD_FILE', 'SASL_SECRET'],
+  ...['SASL_TOKEN_ENDPOINT', 'SASL_TOKEN_CA', 'SASL_CLIENT_ID', 'SASL_CLIENT_SECRET'],
+  ...['SASL_CLIENT_SECRET_FILE', 'SASL_SCOPE', 'SASL_REGION', 'SASL_SERVICE_NAME'],
+] as const
 const KAFKA_TIMES = [
   'CONNECTION_TIMEOUT_MS',
   'AUTHENTICATION_TIMEOUT_MS',
@@ -85,7 +89,7 @@ const CLUSTER = [
     'NEW_DATA_KEYS_PER_MINUTE',
     'MAX_LIFE_SECONDS',
   ].map((name) => PREFIX + name),
-  ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_FILES, ...KAFKA_SASL, ...KAFKA_TIMES].map(
+  ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...KAFKA_TIMES].map(
     (name) => `${KAFKA}_${name}`,
   ),
   ...ALWAYS,
@@ -95,6 +99,7 @@ const CLUSTER = [
 export function readSettings(environment: Environment): Settings {
   const reader = new Reader(environment)
   const { faults } = reader
+  reader.refuseUnverified()
   // An empty variable is as none, as everywhere.
   const isLocal = reader.optional('SEALGATE_LOCAL') !== undefined
   const isCluster = CLUSTER.some((name) => !ALWAYS.includes(name) && reader.optional(name) !== undefined)
@@ -124,6 +129,7 @@ export function readSettings(environment: Environment): Settings {
 /** How to reach a cluster and whose positions they are, of the same environment. Throws `ConfigError` with every fault. */
 export function readKafkaEnvironment(environment: Environment): KafkaSinkSettings {
   const reader = new Reader(environment)
+  reader.refuseUnverified()
   reader.refuseUnknown([...LOCAL, ...CLUSTER])
   const kafka = readKafka(reader)
   if (reader.faults.length > 0 || kafka === undefined) throw new ConfigError(reader.faults)
@@ -212,11 +218,7 @@ function readSigning(reader: Reader, environment: Environment): SigningSettings 
 }
 
 function readKafka(reader: Reader): KafkaSinkSettings | undefined {
-  const ssl = gather(KAFKA_FILES, 'SSL_', (name) =>
-    reader.optional(name) === undefined
-      ? undefined
-      : reader.file(name, 'Name a PEM file.', (bytes) => Buffer.from(bytes).toString()),
-  )
+  const ssl = gather(KAFKA_SSL, 'SSL_', (name) => reader.optional(name))
   const sasl = gather(KAFKA_SASL, 'SASL_', (name) => reader.optional(name))
   const plaintext = reader.optional(`${KAFKA}_INSECURE_PLAINTEXT`)
   const epoch = reader.optional('SEALGATE_EPOCH')
@@ -324,6 +326,16 @@ export class Reader {
     for (const name of Object.keys(this.#environment))
       if (name.startsWith(PREFIX) && !known.includes(name))
         this.fault(name, 'No setting has this name.', `Known are ${known.join(', ')}.`)
+  }
+
+  /** Node's own switch, which every connection of the process heeds that does not know better. */
+  refuseUnverified(): void {
+    if (this.#environment['NODE_TLS_REJECT_UNAUTHORIZED'] === '0')
+      this.fault(
+        'NODE_TLS_REJECT_UNAUTHORIZED',
+        'With 0 whoever is on the way to AWS could pose as it.',
+        'Leave it out; for an authority of your own set SEALGATE_KAFKA_SSL_CA, or NODE_EXTRA_CA_CERTS.',
+      )
   }
 
   optional(name: string): string | undefined {

@@ -3,18 +3,17 @@ import {
   type Admin,
   type ICustomPartitioner,
   Kafka,
-  type KafkaConfig,
   logLevel,
   type PartitionMetadata,
   type Producer,
-  type SASLOptions,
 } from 'kafkajs'
 import { Outage } from '../errors.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import type { Clock } from '../ports.ts'
+import { KafkaAccess } from './kafka-access.ts'
 import { isPassing } from './kafka-outage.ts'
 import { repairKafkajs } from './kafka-repairs.ts'
-import type { KafkaConnectionSettings, KafkaSasl, KafkaSinkSettings } from './kafka-settings.ts'
+import type { KafkaSinkSettings } from './kafka-settings.ts'
 
 /** How long something may take, and what it means when it takes longer. */
 export interface Limit {
@@ -33,6 +32,7 @@ interface SharedAdmin {
 export class KafkaClients {
   readonly #settings: KafkaSinkSettings
   readonly #clock: Clock
+  readonly #access: KafkaAccess
   readonly #kafka: Kafka
   #admin: SharedAdmin | undefined
   #closed = false
@@ -41,10 +41,10 @@ export class KafkaClients {
     repairKafkajs()
     this.#settings = settings
     this.#clock = clock
+    this.#access = new KafkaAccess(settings, clock)
     this.#kafka = new Kafka({
-      ...connectionConfig(settings),
       // Each client begins with another broker: one that is down must not be the first for ever.
-      brokers: () => shuffled(settings.brokers),
+      ...this.#access.config(() => shuffled(settings.brokers)),
       // Every error is thrown, and says more where it is translated.
       logLevel: logLevel.NOTHING,
     })
@@ -60,6 +60,12 @@ export class KafkaClients {
       allowAutoTopicCreation: false,
       createPartitioner: explicitPartitions,
     })
+  }
+
+  /** Connects a client, as who we are now. */
+  async connect(client: Admin | Producer): Promise<void> {
+    await this.#access.refresh()
+    await client.connect()
   }
 
   /** Asks by the one connection for questions; it is thrown away at the first error, and when it was idle for long. */
@@ -141,30 +147,13 @@ export class KafkaClients {
 
   #connectAdmin(): SharedAdmin {
     const client = this.#kafka.admin({ retry: { retries: 0 } })
-    return { client, connected: client.connect(), used: this.#clock.now() }
+    return { client, connected: this.connect(client), used: this.#clock.now() }
   }
 
   #dropAdmin(): void {
     const admin = this.#admin
     this.#admin = undefined
     if (admin !== undefined) void disconnect(admin.client, admin.connected)
-  }
-}
-
-/** How kafkajs connects: TLS with host names verified, and no retries. */
-export function connectionConfig(settings: KafkaConnectionSettings): KafkaConfig {
-  const { brokers, clientId, tls, sasl } = settings
-  return {
-    brokers: [...brokers],
-    clientId,
-    ssl: tls !== undefined && { ...tls, minVersion: 'TLSv1.2', rejectUnauthorized: true },
-    ...(sasl === undefined ? {} : { sasl: saslOptions(sasl) }),
-    connectionTimeout: settings.connectionTimeoutMs,
-    authenticationTimeout: settings.authenticationTimeoutMs,
-    requestTimeout: settings.requestTimeoutMs,
-    enforceRequestTimeout: true,
-    // Whatever is tried again is tried again by us: kafkajs's own retries would partition and send anew (K4).
-    retry: { retries: 0 },
   }
 }
 
@@ -180,12 +169,6 @@ export async function disconnect(client: Admin | Producer, underWay: Promise<unk
 }
 
 const PATIENCE_MS = 2000
-
-const saslOptions = ({ mechanism, username, password }: KafkaSasl): SASLOptions => ({
-  mechanism,
-  username,
-  password,
-})
 
 function shuffled(list: readonly string[]): string[] {
   return list

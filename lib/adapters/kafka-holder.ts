@@ -79,7 +79,7 @@ export class Holder {
   }
 
   async #open(limit: Limit): Promise<StoredPosition | undefined> {
-    await this.#within(limit, () => this.#producer.connect())
+    await this.#within(limit, () => this.#clients.connect(this.#producer))
     const transaction = await this.#clients.repeat(limit, SOON, isCold, () =>
       this.#within(limit, () => this.#producer.transaction()),
     )

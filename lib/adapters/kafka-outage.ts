@@ -80,6 +80,7 @@ const UNREACHED = new Set([
   'KafkaJSLockTimeout',
   'KafkaJSNoBrokerAvailableError',
   'KafkaJSMetadataNotLoaded',
+  'CredentialsRenewed',
 ])
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/

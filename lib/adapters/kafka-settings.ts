@@ -1,5 +1,6 @@
 /** How to reach a Kafka cluster, and how the sink uses it: read strictly, with every fault named at once. */
-import { createSecureContext } from 'node:tls'
+import { readFileSync } from 'node:fs'
+import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { ConfigError, type Fault } from '../errors.ts'
 
 export interface KafkaConnectionSettings {
@@ -16,19 +17,35 @@ export interface KafkaConnectionSettings {
   readonly requestTimeoutMs: number
 }
 
-/** PEM texts. */
+/** A text: itself, or in a file, which is read again for each connection. */
+export type KafkaText = { readonly text: string } | { readonly file: string }
+
 export interface KafkaTls {
-  /** Instead of the authorities that Node knows. */
-  readonly ca?: string
-  /** For mutual TLS: both or neither. */
-  readonly cert?: string
-  readonly key?: string
+  /** PEM. Instead of the authorities that Node knows. */
+  readonly ca?: KafkaText
+  /** For mutual TLS, PEM: certificate and private key, or the ARN of a secret with both. */
+  readonly client?: { readonly cert: KafkaText; readonly key: KafkaText } | { readonly arn: string }
 }
 
-export interface KafkaSasl {
-  readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
-  readonly username: string
-  readonly password: string
+/** A name and its secret, or the ARN of a secret with both. */
+export type KafkaLogin = { readonly name: string; readonly secret: KafkaText } | { readonly arn: string }
+
+export type PasswordMechanism = 'plain' | 'scram-sha-256' | 'scram-sha-512'
+
+export type KafkaSasl =
+  | { readonly mechanism: PasswordMechanism; readonly login: KafkaLogin }
+  | ({ readonly mechanism: 'oauthbearer' } & TokenEndpoint)
+  | { readonly mechanism: 'aws-msk-iam'; readonly region: string }
+  | { readonly mechanism: 'gssapi'; readonly serviceName: string }
+
+/** Where a client gets its tokens, by its credentials (RFC 6749 §4.4). */
+export interface TokenEndpoint {
+  /** HTTPS. */
+  readonly url: string
+  readonly login: KafkaLogin
+  readonly scope: string | undefined
+  /** PEM. Instead of the authorities that Node knows. */
+  readonly ca: KafkaText | undefined
 }
 
 export interface KafkaSinkSettings extends KafkaConnectionSettings {
@@ -54,7 +71,6 @@ const TIMES = {
   maxIdleMs: [60_000, 100, 3_600_000],
 } as const
 
-const MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const
 const TOP = [
   'brokers',
   'clientId',
@@ -69,9 +85,14 @@ const BROKER = /^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?:([1-9][0-9]{0,4})
 /** What Kafka takes for a topic; group and transactional id are built of it. */
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
+const SECRET_ARN =
+  /^arn:aws[a-z-]{0,20}:secretsmanager:[a-z0-9-]{1,30}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}$/
+const REGION = /^[a-z]{2}(-[a-z]{1,10}){1,3}-[0-9]{1,2}$/
+const SERVICE = /^[A-Za-z0-9._-]{1,100}$/
+
 /**
- * Reads settings as a file or an environment gives them: `brokers`, `clientId`, `ssl: { ca, cert, key }` (PEM texts),
- * `sasl: { mechanism, username, password }`, `deployment`, `epoch`, and times in milliseconds.
+ * Reads settings as a file or an environment gives them (docs/kafka.md): `brokers`, `clientId`, `ssl`, `sasl`,
+ * `deployment`, `epoch`, and times in milliseconds. Files that they name must be there.
  * Throws `ConfigError` with all faults; what is not known is one.
  */
 export function readKafkaSettings(raw: unknown, where = 'kafka'): KafkaSinkSettings {
@@ -140,46 +161,134 @@ function readTls(reader: Reader, top: RawObject): KafkaTls | undefined {
 }
 
 function readPems(reader: Reader, raw: unknown): KafkaTls {
-  const fields = reader.object(raw, 'ssl', ['ca', 'cert', 'key'])
-  const pem = (name: 'ca' | 'cert' | 'key'): Record<string, string> => {
-    const value = fields[name]
-    if (value === undefined) return {}
-    if (typeof value === 'string' && value.includes('-----BEGIN ')) return { [name]: value }
-    reader.fault(
-      `ssl.${name}`,
-      'It is not a PEM text.',
-      'Give the text itself, which begins with -----BEGIN.',
-    )
-    return {}
-  }
-  const tls: KafkaTls = { ...pem('ca'), ...pem('cert'), ...pem('key') }
-  if ((fields['cert'] === undefined) !== (fields['key'] === undefined))
+  const fields = reader.object(raw, 'ssl', ['ca', 'cert', 'key', 'secret'])
+  const ca = reader.pem(fields['ca'], 'ssl.ca')
+  const cert = reader.pem(fields['cert'], 'ssl.cert')
+  const key = reader.pem(fields['key'], 'ssl.key')
+  const arn = fields['secret'] === undefined ? undefined : reader.arn(fields['secret'], 'ssl.secret')
+  const isSet = (name: string): boolean => fields[name] !== undefined
+  if (isSet('secret') && (isSet('cert') || isSet('key')))
+    reader.fault('ssl.secret', 'It is set beside cert or key.', 'Leave out the one or the others.')
+  else if (isSet('cert') !== isSet('key'))
     reader.fault('ssl', 'Only one of cert and key is set.', 'Mutual TLS needs both.')
-  else
-    try {
-      createSecureContext(tls)
-    } catch {
-      // OpenSSL's own message may quote what it could not read.
-      reader.fault(
-        'ssl',
-        'TLS cannot use these PEM texts.',
-        'See that each is whole, and the key the certificate’s.',
-      )
-    }
-  return tls
+  else if (
+    !isUsable({ ...(ca && { ca: ca.text }), ...(cert && { cert: cert.text }), ...(key && { key: key.text }) })
+  )
+    reader.fault(
+      'ssl',
+      'TLS cannot use these PEM texts.',
+      'See that each is whole, and the key the certificate’s.',
+    )
+  const client =
+    arn !== undefined ? { arn } : cert && key ? { cert: cert.source, key: key.source } : undefined
+  return { ...(ca && { ca: ca.source }), ...(client && { client }) }
 }
 
+/** Where a PEM text is, and the text as of now. */
+interface Pem {
+  readonly source: KafkaText
+  readonly text: string
+}
+
+/** Whether TLS can use these; OpenSSL's own message may quote what it could not read. */
+export function isUsable(context: SecureContextOptions): boolean {
+  try {
+    createSecureContext(context)
+    // As an authority Node silently leaves out what it cannot read.
+    if (context.ca !== undefined) createSecureContext({ cert: context.ca })
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** The fields of `sasl` besides `mechanism`, by mechanism. */
+const PASSWORD_FIELDS = ['username', 'password', 'passwordFile', 'secret']
+const SASL_FIELDS = {
+  'scram-sha-512': PASSWORD_FIELDS,
+  'scram-sha-256': PASSWORD_FIELDS,
+  plain: PASSWORD_FIELDS,
+  oauthbearer: [
+    ...['tokenEndpoint', 'tokenCa', 'clientId', 'clientSecret', 'clientSecretFile'],
+    ...['secret', 'scope'],
+  ],
+  'aws-msk-iam': ['region'],
+  gssapi: ['serviceName'],
+} as const
+
+type Mechanism = keyof typeof SASL_FIELDS
+
+const isMechanism = (value: unknown): value is Mechanism =>
+  typeof value === 'string' && Object.hasOwn(SASL_FIELDS, value)
+
 function readSasl(reader: Reader, raw: unknown): KafkaSasl | undefined {
-  const fields = reader.object(raw, 'sasl', ['mechanism', 'username', 'password'])
-  const mechanism = MECHANISMS.find((known) => known === fields['mechanism'])
-  if (mechanism === undefined)
-    reader.fault('sasl.mechanism', 'It is no mechanism known here.', `Set one of ${MECHANISMS.join(', ')}.`)
-  const username = reader.text(fields['username'], 'sasl.username')
-  const password = reader.text(fields['password'], 'sasl.password')
-  return mechanism === undefined ? undefined : { mechanism, username, password }
+  const all = [...new Set(Object.values(SASL_FIELDS).flat())]
+  const mechanism = isObject(raw) ? new Map<string, unknown>(Object.entries(raw)).get('mechanism') : undefined
+  if (!isMechanism(mechanism)) {
+    reader.object(raw, 'sasl', ['mechanism', ...all])
+    const known = Object.keys(SASL_FIELDS).join(', ')
+    reader.fault('sasl.mechanism', 'It is no mechanism known here.', `Set one of ${known}.`)
+    return undefined
+  }
+  const fields = reader.object(raw, 'sasl', ['mechanism', ...SASL_FIELDS[mechanism]])
+  switch (mechanism) {
+    case 'plain':
+    case 'scram-sha-256':
+    case 'scram-sha-512': {
+      const login = readLogin(reader, fields, 'username', 'password')
+      return login && { mechanism, login }
+    }
+    case 'oauthbearer': {
+      const login = readLogin(reader, fields, 'clientId', 'clientSecret')
+      const scope = fields['scope'] === undefined ? undefined : reader.text(fields['scope'], 'sasl.scope')
+      const ca = reader.pem(fields['tokenCa'], 'sasl.tokenCa')?.source
+      const url = reader.https(fields['tokenEndpoint'], 'sasl.tokenEndpoint')
+      return login && { mechanism, url, login, scope, ca }
+    }
+    case 'aws-msk-iam': {
+      const fix = 'Set the region of the cluster, e.g. eu-west-1.'
+      return { mechanism, region: reader.match(fields['region'], 'sasl.region', REGION, fix) }
+    }
+    case 'gssapi': {
+      const fix = 'Set the first part of the brokers’ principal, e.g. kafka.'
+      const name = fields['serviceName'] ?? 'kafka'
+      return { mechanism, serviceName: reader.match(name, 'sasl.serviceName', SERVICE, fix) }
+    }
+  }
+}
+
+function readLogin(
+  reader: Reader,
+  fields: RawObject,
+  name: 'username' | 'clientId',
+  secret: 'password' | 'clientSecret',
+): KafkaLogin | undefined {
+  const file = `${secret}File`
+  const given = [secret, file, 'secret'].filter((field) => fields[field] !== undefined)
+  if (given.length !== 1) {
+    const what = given.length === 0 ? 'There are no credentials.' : `${given.join(' and ')} are set.`
+    reader.fault('sasl', what, `Set one of ${secret}, ${file}, and secret (the ARN of a secret).`)
+  }
+  for (const field of given.filter((one) => one !== 'secret')) reader.text(fields[field], `sasl.${field}`)
+  if (fields['secret'] !== undefined) {
+    if (fields[name] !== undefined)
+      reader.fault(`sasl.${name}`, 'It is set beside secret, which names one.', 'Leave it out.')
+    return { arn: reader.arn(fields['secret'], 'sasl.secret') }
+  }
+  const path = fields[file]
+  return {
+    name: reader.text(fields[name], `sasl.${name}`),
+    secret:
+      typeof path === 'string'
+        ? { file: reader.readable(path, `sasl.${file}`) }
+        : { text: typeof fields[secret] === 'string' ? fields[secret] : '' },
+  }
 }
 
 type RawObject = Readonly<Record<string, unknown>>
+
+const isObject = (raw: unknown): raw is object =>
+  typeof raw === 'object' && raw !== null && !Array.isArray(raw)
 
 /** Reads fields and gathers what is wrong. No value is ever quoted: it may be a secret in the wrong place. */
 class Reader {
@@ -195,7 +304,7 @@ class Reader {
   }
 
   object(raw: unknown, field: string, known: readonly string[]): RawObject {
-    if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) {
+    if (!isObject(raw)) {
       this.fault(field, 'It is not an object of settings.', `Known are ${known.join(', ')}.`)
       return {}
     }
@@ -217,10 +326,56 @@ class Reader {
     return ''
   }
 
-  name(raw: unknown, field: string): string {
-    if (typeof raw === 'string' && NAME.test(raw)) return raw
-    this.fault(field, 'It is not a name.', 'Use 1 to 100 of the characters A–Z a–z 0–9 . _ and -.')
+  match(raw: unknown, field: string, pattern: RegExp, fix: string): string {
+    if (typeof raw === 'string' && pattern.test(raw)) return raw
+    this.fault(field, 'It is not set, or not of the right form.', fix)
     return ''
+  }
+
+  name(raw: unknown, field: string): string {
+    return this.match(raw, field, NAME, 'Use 1 to 100 of the characters A–Z a–z 0–9 . _ and -.')
+  }
+
+  arn(raw: unknown, field: string): string {
+    const fix = 'Set arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME, whole.'
+    return this.match(raw, field, SECRET_ARN, fix)
+  }
+
+  https(raw: unknown, field: string): string {
+    const url = typeof raw === 'string' ? URL.parse(raw) : null
+    if (url?.protocol === 'https:' && url.username === '' && url.password === '' && url.hash === '')
+      return url.href
+    this.fault(field, 'It is not an https address, or has credentials in it.', 'Set https://HOST/PATH.')
+    return ''
+  }
+
+  /** The path, where the file can be read. */
+  readable(path: string, field: string): string {
+    try {
+      readFileSync(path)
+    } catch (error) {
+      this.fault(field, `The file cannot be read (${codeOf(error)}).`, 'Name one that can.')
+    }
+    return path
+  }
+
+  /** A PEM text, or the path of a file with one. */
+  pem(raw: unknown, field: string): Pem | undefined {
+    if (raw === undefined) return undefined
+    const fix = 'Give the text itself, which begins with -----BEGIN, or the path of a file with it.'
+    if (typeof raw !== 'string' || raw === '') {
+      this.fault(field, 'It is not a PEM text.', fix)
+      return undefined
+    }
+    if (raw.includes(PEM)) return { source: { text: raw }, text: raw }
+    try {
+      const text = readFileSync(raw, 'utf8')
+      if (text.includes(PEM)) return { source: { file: raw }, text }
+      this.fault(field, 'The file that it names is not a PEM text.', fix)
+    } catch (error) {
+      this.fault(field, `It is neither a PEM text nor a file that can be read (${codeOf(error)}).`, fix)
+    }
+    return undefined
   }
 
   integer(raw: unknown, field: string, usual: number, least: number, greatest: number): number {
@@ -230,3 +385,8 @@ class Reader {
     return usual
   }
 }
+
+const PEM = '-----BEGIN '
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error ? String(error.code) : 'unknown'

@@ -5,11 +5,10 @@
 import type { Logger } from 'kafkajs'
 import type { BatchContext, Broker, FetchedPartition, FetchedRecord } from 'kafkajs/src/cluster/index.js'
 import Cluster from 'kafkajs/src/cluster/index.js'
-import createSocketFactory from 'kafkajs/src/network/socketFactory.js'
 import Decoder from 'kafkajs/src/protocol/decoder.js'
 import { Outage } from '../errors.ts'
 import type { Header, SourceRecord, TopicPartition } from '../ports.ts'
-import { connectionConfig } from './kafka-clients.ts'
+import { KafkaAccess } from './kafka-access.ts'
 import { isPassing, kafkaOutage } from './kafka-outage.ts'
 import { repairKafkajs } from './kafka-repairs.ts'
 import type { KafkaConnectionSettings } from './kafka-settings.ts'
@@ -94,11 +93,13 @@ export function createKafkaSource(settings: KafkaConnectionSettings): KafkaSourc
 /** The connections: thrown away at the first error, since what they know of the cluster may be what was wrong. */
 class Link {
   readonly #settings: KafkaConnectionSettings
+  readonly #access: KafkaAccess
   #cluster: Promise<Cluster> | undefined
   #closed = false
 
   constructor(settings: KafkaConnectionSettings) {
     this.#settings = settings
+    this.#access = new KafkaAccess(settings, { now: () => Date.now() })
   }
 
   async ask<T>(
@@ -107,21 +108,22 @@ class Link {
     group: string,
     question: (cluster: Cluster) => Promise<T>,
   ): Promise<T> {
+    const until = Date.now() + PATIENCE_MS
     for (let wait = FIRST_WAIT_MS; ; wait *= 2) {
       try {
-        return await this.#askOnce(question)
+        return await this.#askOnce(question, until)
       } catch (error) {
         // A cluster that is new, or has just lost a broker, is whole again in a moment.
-        if (!isPassing(error) || wait > LONGEST_WAIT_MS)
+        if (!isPassing(error) || wait > LONGEST_WAIT_MS || Date.now() >= until)
           throw kafkaOutage(error, { name, topics: [topic], group, transactionalId: '' })
       }
       await new Promise((resolve) => setTimeout(resolve, wait))
     }
   }
 
-  async #askOnce<T>(question: (cluster: Cluster) => Promise<T>): Promise<T> {
+  async #askOnce<T>(question: (cluster: Cluster) => Promise<T>, until: number): Promise<T> {
     if (this.#closed) throw new Outage('sink-unavailable', 'This source has been closed.')
-    const connecting = (this.#cluster ??= this.#connect())
+    const connecting = (this.#cluster ??= this.#connect(until))
     try {
       const cluster = await connecting
       await cluster.refreshMetadataIfNecessary()
@@ -142,14 +144,14 @@ class Link {
     if (cluster !== undefined) await end(cluster)
   }
 
-  /** By the first broker that answers. */
-  async #connect(): Promise<Cluster> {
+  /** By the first broker that answers; one that refuses us speaks for all. */
+  async #connect(until: number): Promise<Cluster> {
+    await this.#access.refresh()
     let last: unknown
     for (const broker of this.#settings.brokers) {
       const cluster = new Cluster({
-        ...connectionConfig({ ...this.#settings, brokers: [broker] }),
+        ...this.#access.config([broker]),
         logger: SILENT,
-        socketFactory: createSocketFactory(),
         metadataMaxAge: METADATA_MAX_AGE_MS,
         allowAutoTopicCreation: false,
         isolationLevel: READ_COMMITTED,
@@ -160,6 +162,7 @@ class Link {
       } catch (error) {
         last = error
         void end(Promise.resolve(cluster))
+        if (!isPassing(error) || Date.now() >= until) break
       }
     }
     throw last
@@ -174,6 +177,8 @@ const READ_COMMITTED = 1
 /** Five waits, 1.5 s in all. */
 const FIRST_WAIT_MS = 50
 const LONGEST_WAIT_MS = 800
+/** Nothing is tried again after so long. */
+const PATIENCE_MS = 8000
 const METADATA_MAX_AGE_MS = 60_000
 
 /** Every error is thrown, and says more where it is translated. */

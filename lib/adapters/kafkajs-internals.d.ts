@@ -152,11 +152,34 @@ declare module 'kafkajs/src/protocol/encoder.js' {
   export { Encoder as default }
 }
 
-declare module 'kafkajs/src/network/socketFactory.js' {
-  import type { ISocketFactory } from 'kafkajs'
+declare module 'kafkajs/src/broker/saslAuthenticator/plain.js' {
+  import type { AuthenticationProviderArgs, Authenticator } from 'kafkajs'
 
-  function createSocketFactory(): ISocketFactory
-  export { createSocketFactory as default }
+  function provide(login: {
+    readonly username: string
+    readonly password: string
+  }): (args: AuthenticationProviderArgs) => Authenticator
+  export { provide as default }
+}
+
+declare module 'kafkajs/src/broker/saslAuthenticator/scram256.js' {
+  import type { AuthenticationProviderArgs, Authenticator } from 'kafkajs'
+
+  function provide(login: {
+    readonly username: string
+    readonly password: string
+  }): (args: AuthenticationProviderArgs) => Authenticator
+  export { provide as default }
+}
+
+declare module 'kafkajs/src/broker/saslAuthenticator/scram512.js' {
+  import type { AuthenticationProviderArgs, Authenticator } from 'kafkajs'
+
+  function provide(login: {
+    readonly username: string
+    readonly password: string
+  }): (args: AuthenticationProviderArgs) => Authenticator
+  export { provide as default }
 }
 
 declare module 'kafkajs/src/protocol/decoder.js' {

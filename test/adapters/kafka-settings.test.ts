@@ -1,4 +1,7 @@
-import { describe, expect, it } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
 import { readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
 import { ConfigError } from '../../lib/errors.ts'
 
@@ -7,6 +10,14 @@ const USUAL = {
   sasl: { mechanism: 'scram-sha-512', username: 'gate', password: 'planted-secret' },
   deployment: 'shop',
 }
+
+const folder = mkdtempSync(join(tmpdir(), 'kafka-settings-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+const file = (name: string, content: string): string => {
+  writeFileSync(join(folder, name), content)
+  return join(folder, name)
+}
+const ARN = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:AmazonMSK_gate-AbCdEf'
 
 const faultsOf = (raw: unknown): string[] => {
   try {
@@ -22,9 +33,14 @@ const faultsOf = (raw: unknown): string[] => {
 describe('settings of the Kafka sink', () => {
   it('are TLS, a client’s name and bounded times unless something else is said', () => {
     expect(readKafkaSettings(USUAL)).toEqual({
-      ...USUAL,
+      brokers: USUAL.brokers,
+      deployment: 'shop',
       clientId: 'sealgate',
       tls: {},
+      sasl: {
+        mechanism: 'scram-sha-512',
+        login: { name: 'gate', secret: { text: 'planted-secret' } },
+      },
       epoch: 1,
       connectionTimeoutMs: 3000,
       authenticationTimeoutMs: 5000,
@@ -40,7 +56,7 @@ describe('settings of the Kafka sink', () => {
       brokers: ['b-1.example.com', 'http://b-2:9092', 'b-3:70000', '[::1]:9092', 5],
       clientId: 'a b',
       ssl: { ca: 'planted-secret', rejectUnauthorized: false, key: 'planted-secret' },
-      sasl: { mechanism: 'SCRAM', username: '', password: 7, token: 'planted-secret' },
+      sasl: { mechanism: 'plain', username: '', password: 7, token: 'planted-secret' },
       epoch: 0,
       transactionTimeoutMs: '15000',
       retries: 5,
@@ -56,7 +72,6 @@ describe('settings of the Kafka sink', () => {
         'kafka.deployment',
         'kafka.epoch',
         'kafka.retries',
-        'kafka.sasl.mechanism',
         'kafka.sasl.password',
         'kafka.sasl.token',
         'kafka.sasl.username',
@@ -94,5 +109,66 @@ describe('settings of the Kafka sink', () => {
     const raw: unknown = JSON.parse('{"__proto__": {"deployment": "shop"}, "brokers": ["b:1"]}')
     expect(faultsOf(raw)).toEqual(['kafka.__proto__', 'kafka.deployment'])
     expect(faultsOf(Object.create(USUAL))).toContain('kafka.deployment')
+  })
+
+  it('know each mechanism by its own fields', () => {
+    const saslOf = (sasl: object): unknown => readKafkaSettings({ ...USUAL, sasl }).sasl
+    const password = file('password', 'p')
+    expect(saslOf({ mechanism: 'plain', username: 'u', passwordFile: password })).toEqual({
+      mechanism: 'plain',
+      login: { name: 'u', secret: { file: password } },
+    })
+    expect(saslOf({ mechanism: 'scram-sha-256', secret: ARN })).toEqual({
+      mechanism: 'scram-sha-256',
+      login: { arn: ARN },
+    })
+    const token = { mechanism: 'oauthbearer', tokenEndpoint: 'https://id.example.com/token' }
+    expect(saslOf({ ...token, clientId: 'c', clientSecret: 's', scope: 'kafka' })).toEqual({
+      mechanism: 'oauthbearer',
+      url: 'https://id.example.com/token',
+      login: { name: 'c', secret: { text: 's' } },
+      scope: 'kafka',
+      ca: undefined,
+    })
+    expect(saslOf({ mechanism: 'aws-msk-iam', region: 'eu-west-1' })).toEqual({
+      mechanism: 'aws-msk-iam',
+      region: 'eu-west-1',
+    })
+    expect(saslOf({ mechanism: 'gssapi' })).toEqual({ mechanism: 'gssapi', serviceName: 'kafka' })
+  })
+
+  it('refuse credentials that are missing, doubled, of another mechanism, or not to be read', () => {
+    const faults = (sasl: unknown): string[] => faultsOf({ ...USUAL, sasl })
+    for (const nothing of [null, [], 'plain', {}, { mechanism: 'PLAIN' }, { mechanism: 'constructor' }])
+      expect(faults(nothing)).toContain('kafka.sasl.mechanism')
+    expect(faults(Object.create({ mechanism: 'gssapi' }))).toEqual(['kafka.sasl.mechanism'])
+    const user = { mechanism: 'plain', username: 'u' }
+    expect(faults(user)).toEqual(['kafka.sasl'])
+    expect(faults({ ...user, password: 'planted-secret', secret: ARN })).toEqual([
+      'kafka.sasl',
+      'kafka.sasl.username',
+    ])
+    expect(faults({ ...user, passwordFile: join(folder, 'none') })).toEqual(['kafka.sasl.passwordFile'])
+    expect(faults({ mechanism: 'plain', secret: 'AmazonMSK_gate' })).toEqual(['kafka.sasl.secret'])
+    expect(faults({ mechanism: 'gssapi', username: 'u', serviceName: 'a/b' })).toEqual([
+      'kafka.sasl.username',
+      'kafka.sasl.serviceName',
+    ])
+    expect(faults({ mechanism: 'aws-msk-iam' })).toEqual(['kafka.sasl.region'])
+    const client = { mechanism: 'oauthbearer', clientId: 'c', clientSecret: 'planted-secret' }
+    for (const tokenEndpoint of [undefined, 'http://id/token', 'https://a:planted-secret@id/', 'id'])
+      expect(faults({ ...client, tokenEndpoint })).toEqual(['kafka.sasl.tokenEndpoint'])
+  })
+
+  it('take a client certificate from texts, files or a secret, and see at once whether it is one', () => {
+    const tlsFaults = (ssl: object): string[] => faultsOf({ ...USUAL, ssl })
+    const text = '-----BEGIN CERTIFICATE-----\nplanted-secret\n-----END CERTIFICATE-----\n'
+    expect(readKafkaSettings({ ...USUAL, ssl: { secret: ARN } }).tls).toEqual({ client: { arn: ARN } })
+    expect(tlsFaults({ secret: ARN, key: text })).toEqual(['kafka.ssl.secret'])
+    expect(tlsFaults({ cert: text })).toEqual(['kafka.ssl'])
+    expect(tlsFaults({ cert: text, key: text })).toEqual(['kafka.ssl'])
+    expect(tlsFaults({ ca: file('ca.pem', text) })).toEqual(['kafka.ssl'])
+    expect(tlsFaults({ ca: file('other', 'planted-secret') })).toEqual(['kafka.ssl.ca'])
+    expect(tlsFaults({ ca: join(folder, 'none') })).toEqual(['kafka.ssl.ca'])
   })
 })

@@ -1,0 +1,89 @@
+/** What stands in the settings, in files and in secrets, as of now. */
+import { readFileSync } from 'node:fs'
+import { Outage } from '../errors.ts'
+import type { Clock, SecretStore } from '../ports.ts'
+import type { KafkaLogin, KafkaText } from './kafka-settings.ts'
+import { Renewable } from './renewable.ts'
+
+/** A secret's change is seen after so long, or at once where the old one is refused. */
+const SECRET_MAX_AGE_MS = 60_000
+
+export interface Credentials {
+  readonly name: string
+  readonly secret: string
+}
+
+/** Credentials of a login, kept up to date. */
+export interface CredentialsSource {
+  current(deadline: number): Promise<Credentials>
+  /** After a refusal: whether there are others now. Never rejects. */
+  isRenewed(refused: Credentials, deadline: number): Promise<boolean>
+}
+
+/** @param names of the two fields, in the settings as in a secret */
+export function credentialsOf(
+  login: KafkaLogin,
+  names: { readonly name: string; readonly secret: string },
+  secrets: SecretStore,
+  clock: Clock,
+): CredentialsSource {
+  if ('arn' in login)
+    return keptSecret(secrets, login.arn, clock, (fields) => {
+      const name = fields.get(names.name)
+      const secret = fields.get(names.secret)
+      if (name === undefined || secret === undefined) throw new TypeError(`${names.name} and ${names.secret}`)
+      return { name, secret }
+    })
+  const read = (): Credentials => {
+    const text = textOf(login.secret, `sasl.${names.secret}File`)
+    // Editors end a file with a line feed; no password does.
+    return { name: login.name, secret: 'file' in login.secret ? text.replace(/\r?\n$/, '') : text }
+  }
+  return {
+    current: (): Promise<Credentials> => Promise.resolve().then(read),
+    isRenewed: (refused) =>
+      Promise.resolve()
+        .then(read)
+        .then(
+          ({ secret }) => secret !== refused.secret,
+          () => false,
+        ),
+  }
+}
+
+/** The text as of now. Throws `Outage('secret-unavailable')` where its file cannot be read. */
+export function textOf(text: KafkaText, name: string): string {
+  if ('text' in text) return text.text
+  try {
+    return readFileSync(text.file, 'utf8')
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+    throw unusable(`the file of ${name} cannot be read (${code})`, 'Put it back.')
+  }
+}
+
+/** A secret whose value is JSON with texts in it; `use` throws `TypeError` with what it misses. */
+export function keptSecret<T>(
+  secrets: SecretStore,
+  arn: string,
+  clock: Clock,
+  use: (fields: ReadonlyMap<string, string>) => T,
+): Renewable<T> {
+  return new Renewable(async (deadline) => {
+    const { value, version } = await secrets.read(arn, deadline)
+    const freshUntil = clock.now() + SECRET_MAX_AGE_MS
+    try {
+      const parsed: unknown = JSON.parse(Buffer.from(value).toString())
+      const entries = typeof parsed === 'object' && parsed !== null ? Object.entries(parsed) : []
+      const texts = entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string')
+      return { value: use(new Map(texts)), version, freshUntil, goodUntil: Infinity }
+    } catch (error) {
+      // A parser's message quotes what it read.
+      const needed = error instanceof TypeError ? error.message : 'JSON'
+      throw unusable(`${arn} does not hold ${needed}`, 'Correct its value.')
+    }
+  }, clock)
+}
+
+export const unusable = (what: string, fix: string): Outage =>
+  new Outage('secret-unavailable', `${what}. ${fix}`)
