@@ -19,7 +19,7 @@ import type { DataKeys, PreparedKeys } from '../keys/data-keys.ts'
 import { isSameKey, type KeyRequest, nameOf } from '../keys/key-request.ts'
 import type { DirectoryCopy } from '../keys/directory.ts'
 import type { SourceRecord } from '../ports.ts'
-import type { Claimant, ReplayState } from './replay.ts'
+import type { Claimant, Memory, ReplayState } from './replay.ts'
 
 /** What fits into the longest ciphertext (sealed-event.md §2). */
 const MAX_PLAINTEXT_BYTES = MAX_CIPHERTEXT_BYTES - A256GCM.tagBytes
@@ -115,8 +115,21 @@ export async function admit(
   }
 }
 
+/** What an operator's redrive asks otherwise of a record (docs/operations.md). */
+export interface RedriveBounds {
+  /** When the gate first decided it, by the audit, seconds since 1970: its key had to be good then. */
+  readonly firstJudged: number
+  /** Named by the operator: its time may have run out. */
+  readonly acceptExpired: boolean
+}
+
 /** Steps 1 to 7. Throws `Outage` where the record cannot be judged at all. */
-export function examine(record: SourceRecord, gate: Gate, highestTime: number): Examined {
+export function examine(
+  record: SourceRecord,
+  gate: Gate,
+  highestTime: number,
+  redrive?: RedriveBounds,
+): Examined {
   const channel = gate.channelOf(record.topic)
   if (channel === undefined)
     throw new Outage('channel-unknown', `topic ${record.topic} has no channel: name it in the settings`)
@@ -125,7 +138,8 @@ export function examine(record: SourceRecord, gate: Gate, highestTime: number): 
   try {
     envelope = parseRecord(record, gate.maxValueBytes)
     const place = { channel: channel.name, partition: record.partition, key: record.key }
-    const event = authenticateAndAuthorise(envelope, place, time, channel.maxLifeSeconds, gate)
+    const bounds = { audience: gate.audience, time, maxLifeSeconds: channel.maxLifeSeconds, ...redrive }
+    const event = authenticateAndAuthorise(envelope, place, bounds, gate)
     return { record, time, envelope, result: event, keyRequest: keyRequestOf(event, gate.directory) }
   } catch (error) {
     if (!(error instanceof Rejection)) throw error
@@ -136,11 +150,9 @@ export function examine(record: SourceRecord, gate: Gate, highestTime: number): 
 function authenticateAndAuthorise(
   envelope: Envelope,
   place: Place,
-  time: number,
-  maxLifeSeconds: number,
+  bounds: Parameters<typeof authenticate>[3],
   gate: Gate,
 ): Authorised {
-  const bounds = { audience: gate.audience, time, maxLifeSeconds, maxValueBytes: gate.maxValueBytes }
   const verified = authenticate(envelope, place, gate.directory, bounds, gate.batches)
   const { iss, ce } = verified.body.claims
   const contract = findContract(
@@ -239,7 +251,7 @@ export function decide(
   examined: Examined,
   asking: ReadonlySet<Examined>,
   gate: Gate,
-  state: ReplayState,
+  state: Memory,
   keys: PreparedKeys,
 ): Decision {
   const { result, envelope, time } = examined

@@ -62,6 +62,8 @@ interface DataKeysSeen {
 
 const NO_DATA_KEYS: DataKeysSeen = { minute: 0, spent: 0, known: new Set() }
 
+const newIssuer = (): Issuer => ({ windows: new Map(), rates: new Map(), dataKeys: NO_DATA_KEYS })
+
 const WINDOW_BITS = 64n
 const ALL_SEEN = (1n << WINDOW_BITS) - 1n
 const FORMAT_VERSION = 2
@@ -79,6 +81,9 @@ const WINDOW_BYTES = 40
 const RATE_BYTES = 16
 
 const OK: Ruling = { rejection: undefined, marks: true }
+
+/** What is asked, and told, of a partition's memory in steps 8 and 9. */
+export type Memory = Pick<ReplayState, 'judge' | 'decide'>
 
 /** Asked with `judge`, which changes nothing, and told with `decide` once a record's verdict stands. */
 export class ReplayState {
@@ -114,10 +119,8 @@ export class ReplayState {
     if (window !== undefined && isSeen(window, event.claims.number))
       return refuse('replayed', 'this number has been seen, or is too old to tell', false)
     if (window === undefined) {
-      if (liveWindows(issuer, t) >= this.#limits.maxSessions)
-        return refuse('over-limit', `the issuer has ${this.#limits.maxSessions} live sessions here`, false)
-      if (this.#bytes(t) + ISSUER_BYTES + WINDOW_BYTES + RATE_BYTES > this.#maxBytes)
-        return refuse('over-limit', 'no room to remember another session of this partition', false)
+      const full = this.#roomForSession(issuer, t)
+      if (full !== undefined) return full
     } else if (this.#addsRate(issuer, event, t) && this.#bytes(t) + RATE_BYTES > this.#maxBytes) {
       return refuse('over-limit', 'no room to count another event type in this second', true)
     }
@@ -146,11 +149,7 @@ export class ReplayState {
     }
     if (event === undefined || ruling?.marks !== true) return
     const name = issuerKey(event.claims.iss)
-    let issuer = this.#issuers.get(name) ?? {
-      windows: new Map<string, Window>(),
-      rates: new Map<string, number>(),
-      dataKeys: NO_DATA_KEYS,
-    }
+    let issuer = this.#issuers.get(name) ?? newIssuer()
     if (ruling.rejection === undefined) {
       if (event.askedKey !== undefined) issuer = { ...issuer, dataKeys: withKey(issuer, event.askedKey, t) }
       if (event.perSecond !== undefined)
@@ -158,6 +157,52 @@ export class ReplayState {
     }
     this.#issuers.set(name, issuer)
     this.#mark(issuer, event, t)
+  }
+
+  /**
+   * This memory for events that come back from quarantine. Whether they have been let in before is not for it to say (the
+   * audit does); but their numbers are marked, so that no copy gets in after them. Time, rates and data keys stay as they
+   * are: what is redriven takes nothing away from what comes in meanwhile.
+   */
+  redriving(): Memory {
+    return {
+      judge: (event) => this.#judgeRedriven(event),
+      decide: (_, event, ruling) => {
+        if (event !== undefined && ruling?.rejection === undefined) this.#markRedriven(event)
+      },
+    }
+  }
+
+  #judgeRedriven(event: Claimant): Ruling {
+    if (!event.fits) return refuse('over-limit', 'the payload is longer than the contract allows', false)
+    const issuer = this.#issuers.get(issuerKey(event.claims.iss))
+    if (this.#isPast(event) || liveWindow(issuer, event, this.time) !== undefined) return OK
+    return this.#roomForSession(issuer, this.time) ?? OK
+  }
+
+  #markRedriven(event: Claimant): void {
+    if (this.#isPast(event)) return
+    const name = issuerKey(event.claims.iss)
+    const issuer = this.#issuers.get(name) ?? newIssuer()
+    const window = liveWindow(issuer, event, this.time)
+    // Further below, every copy is refused as too old to tell.
+    if (window !== undefined && window.highest - event.claims.number >= WINDOW_BITS) return
+    this.#issuers.set(name, issuer)
+    this.#mark(issuer, event, this.time)
+  }
+
+  /** Whether every copy would be refused as expired. */
+  #isPast({ claims }: Claimant): boolean {
+    return claims.exp < this.time
+  }
+
+  /** Why there is no room for another live session, where there is none. */
+  #roomForSession(issuer: Issuer | undefined, t: number): Ruling | undefined {
+    if (liveWindows(issuer, t) >= this.#limits.maxSessions)
+      return refuse('over-limit', `the issuer has ${this.#limits.maxSessions} live sessions here`, false)
+    if (this.#bytes(t) + ISSUER_BYTES + WINDOW_BYTES + RATE_BYTES > this.#maxBytes)
+      return refuse('over-limit', 'no room to remember another session of this partition', false)
+    return undefined
   }
 
   /** Numbers that left a window unseen since the last call; for the segment that closes. */

@@ -3,7 +3,14 @@
  * consumer, rejected → the quarantine, and always an audit entry. Sealed outputs get their signature when the slice
  * closes, one for all that go to a partition.
  */
-import { type EventClaims, encodeEntry, type Policy, recordKey } from '../audit/entry.ts'
+import {
+  type EventClaims,
+  encodeEntry,
+  type Policy,
+  recordKey,
+  type RecordPlace,
+  type Redriven,
+} from '../audit/entry.ts'
 import { Outage, Rejection } from '../errors.ts'
 import { digest } from '../envelope/crypto.ts'
 import { type Claims, type Envelope, MAX_CE_ENTRIES } from '../envelope/format.ts'
@@ -79,6 +86,12 @@ export class NumberedSession {
   }
 }
 
+/** A record that comes back from quarantine: its entry stands on the control chain, and if it is refused it stays where it is. */
+export interface RedrivenDraft {
+  readonly entry: RecordPlace
+  readonly note: Redriven
+}
+
 /**
  * Rejects with `Outage` where a topic or a data key for an output is not to be had. What no transaction can hold is
  * drafted as a rejection instead: record keys and attributes go to every consumer, and treatments may lengthen, so that
@@ -90,19 +103,21 @@ export async function draftOf(
   gate: Gate,
   outlet: Outlet,
   deadline: number,
+  redriven?: RedrivenDraft,
 ): Promise<Draft> {
   const outputs: DraftOutput[] = []
   if (verdict.admitted)
     for (const treated of verdict.outputs)
       outputs.push(await outputOf(examined, verdict, treated, gate, outlet, deadline))
-  const quarantine = verdict.admitted
-    ? undefined
-    : quarantineMessage(examined.record, verdict.code, gate, outlet)
-  const entry = entryOf(examined, verdict, gate, outlet)
+  const quarantine =
+    verdict.admitted || redriven !== undefined
+      ? undefined
+      : quarantineMessage(examined.record, verdict.code, gate, outlet)
+  const entry = entryOf(examined, verdict, gate, outlet, redriven)
   const shares = sharesOf(outputs, quarantine, entry, outlet)
   if (!verdict.admitted || isWritable(shares, gate, outlet)) return { outputs, quarantine, entry, shares }
   const tooLong = new Rejection('over-limit', 'what its consumers would get is longer than their topics take')
-  return draftOf(examined, rejected(tooLong, verdict.event), gate, outlet, deadline)
+  return draftOf(examined, rejected(tooLong, verdict.event), gate, outlet, deadline, redriven)
 }
 
 function sharesOf(
@@ -249,12 +264,21 @@ function quarantineMessage(record: SourceRecord, code: string, gate: Gate, outle
   return { ...place, key: null, value: null, headers: [...added, omitted] }
 }
 
-function entryOf(examined: Examined, verdict: Verdict, gate: Gate, outlet: Outlet): Message {
+function entryOf(
+  examined: Examined,
+  verdict: Verdict,
+  gate: Gate,
+  outlet: Outlet,
+  redriven: RedrivenDraft | undefined,
+): Message {
   const { record } = examined
-  const { topic, partition, offset } = record
+  const { topic, partition, offset } = redriven?.entry ?? record
   const policy = policyOf(gate)
   const trace = traceOf(record.headers)
-  const common = { timeMs: gate.now(), topic, partition, offset, policy, trace }
+  const common = {
+    ...{ timeMs: gate.now(), topic, partition, offset, policy, trace },
+    ...(redriven === undefined ? {} : { redriven: redriven.note }),
+  }
   const value = encodeEntry(
     verdict.admitted
       ? {

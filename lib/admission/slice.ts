@@ -13,7 +13,7 @@ import type { Directory } from '../keys/directory.ts'
 import type { SealingKeys } from '../keys/sealing-keys.ts'
 import type { Clock, Signer, Sink, SinkSession, SourceRecord, TopicPartition } from '../ports.ts'
 import { type Channel, decide, type Examined, examine, type Gate, wantedKeys } from './admit.ts'
-import { parseState } from './position.ts'
+import { type ControlChain, parseState } from './position.ts'
 import type { IssuerLimits, ReplayState } from './replay.ts'
 import { draftOf, NumberedSession, type Outlet, type OutletNames } from './route.ts'
 import { Transaction } from './transaction.ts'
@@ -117,7 +117,7 @@ async function ingestSlice(
  * Anything that is not known to be ours is treated as if it were: fail closed, keep order. Its kind is named, its own words
  * are not: they might hold what no log may. They stand in the cause.
  */
-function outageOf(error: unknown): Outage {
+export function outageOf(error: unknown): Outage {
   if (error instanceof Outage) return error
   const kind = error instanceof Error ? error.name : typeof error
   return new Outage('unexpected', `an error that nobody expected (${kind}): see its cause, and report it`, {
@@ -195,7 +195,12 @@ function examineAll(
   return { examined, stop: undefined }
 }
 
-async function gateFor(lane: Lane, parts: IngestParts, deadline: number): Promise<Gate> {
+/** What records are decided by from now on. */
+export async function gateFor(
+  lane: Pick<Lane, 'batches'>,
+  parts: IngestParts,
+  deadline: number,
+): Promise<Gate> {
   const { settings, clock, dataKeys } = parts
   const [directory, contracts, pseudonyms] = await Promise.all([
     parts.directory.snapshot(deadline),
@@ -225,10 +230,11 @@ export interface Lane {
   /** As of the last commit. */
   head: AuditHead
   next: bigint
+  control: ControlChain
 }
 
 /** The source partitions that this process holds, each used by one slice at a time. */
-class Lanes {
+export class Lanes {
   readonly #parts: IngestParts
   readonly #open = new Map<string, Lane>()
   readonly #busy = new Map<string, Promise<unknown>>()
@@ -295,7 +301,7 @@ class Lanes {
   async #laneOf(source: TopicPartition, session: SinkSession, deadline: number): Promise<Lane> {
     const { settings } = this.#parts
     const { next, state } = session.position
-    const { head, homes, replay } = parseState(state, settings.limits, session.maxStateBytes)
+    const { head, homes, control, replay } = parseState(state, settings.limits, session.maxStateBytes)
     const { auditTopic, quarantineTopic } = settings.outlet
     const auditPartition =
       homes?.audit ?? auditPartitionOf(source, await this.#partitionsOf(auditTopic, deadline))
@@ -310,7 +316,7 @@ class Lanes {
       kidBytes: this.#parts.signer.kid.length,
       partitionsOf: (topic, until) => this.#partitionsOf(topic, until),
     }
-    return { source, session, outlet, batches: new ProvenBatches(), replay, head, next }
+    return { source, session, outlet, batches: new ProvenBatches(), replay, head, next, control }
   }
 
   #senderOf(source: TopicPartition): Pick<Outlet, 'numbers' | 'sealingKeys'> {

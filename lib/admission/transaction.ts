@@ -1,7 +1,8 @@
 /** What one transaction will write for a source partition: drafts until the sink's limit, then proofs, segment, position. */
-import { closeSegment, segmentKey } from '../audit/segment.ts'
+import { controlTopicOf } from '../audit/entry.ts'
+import { type AuditHead, closeSegment, segmentKey } from '../audit/segment.ts'
 import { prove } from '../envelope/seal.ts'
-import type { Message, SourceRecord } from '../ports.ts'
+import type { Message, SourceRecord, TopicPartition } from '../ports.ts'
 import type { Gate } from './admit.ts'
 import { encodeState } from './position.ts'
 import { type Draft, type DraftOutput, placeOf } from './route.ts'
@@ -11,6 +12,13 @@ import type { IngestParts, Lane } from './slice.ts'
 const SEGMENT_BYTES = 1536
 const BATCH_HEADER_BYTES = 64
 
+/** The part of a chain that a transaction adds: offsets [from, next) of its source, or of its own count. */
+interface Link extends TopicPartition {
+  readonly head: AuditHead
+  readonly from: bigint
+  readonly next: bigint
+}
+
 export class Transaction {
   readonly #lane: Lane
   readonly #gate: Gate
@@ -18,12 +26,19 @@ export class Transaction {
   readonly #drafts: Draft[] = []
   /** Bytes for each topic-partition, at most. */
   readonly #bytes = new Map<string, number>()
+  readonly #redrives: boolean
   #last: SourceRecord | undefined
 
-  constructor(lane: Lane, gate: Gate, parts: IngestParts) {
+  /** @param redrives whether its records come from quarantine: then its entries go to the control chain, and the position stays */
+  constructor(lane: Lane, gate: Gate, parts: IngestParts, redrives = false) {
     this.#lane = lane
     this.#gate = gate
     this.#parts = parts
+    this.#redrives = redrives
+  }
+
+  get size(): number {
+    return this.#drafts.length
   }
 
   /** Whether a draft can be added with no topic-partition over the sink's limit. One draft alone always can. */
@@ -50,23 +65,37 @@ export class Transaction {
     const last = this.#last
     if (last === undefined) return
     const lane = this.#lane
-    const next = last.offset + 1n
+    const link = this.#redrives ? this.#controlLink() : this.#decisionLink(last)
     const outputs = await this.#signedOutputs(deadline)
     const quarantine = this.#drafts.flatMap((draft) => draft.quarantine ?? [])
     const entries = this.#drafts.map(({ entry }) => entry)
-    const segment = await this.#segment(entries, next, deadline)
-    const state = encodeState({
-      head: segment.head,
-      homes: { audit: lane.outlet.auditPartition, quarantine: lane.outlet.quarantinePartition },
-      replay: lane.replay,
-    })
+    const time = Math.floor(this.#gate.now() / 1000)
+    const segment = await this.#segment(link, entries, time, deadline)
+    const { next, head, control } = this.#redrives
+      ? { next: lane.next, head: lane.head, control: { head: segment.head, count: link.next, time } }
+      : { next: link.next, head: segment.head, control: lane.control }
+    const homes = { audit: lane.outlet.auditPartition, quarantine: lane.outlet.quarantinePartition }
+    const state = encodeState({ head, homes, control, replay: lane.replay })
     await lane.session.commit(
       [...outputs, ...quarantine, ...entries, segment.message],
       { next, state },
       deadline,
     )
-    lane.head = segment.head
+    lane.head = head
     lane.next = next
+    lane.control = control
+  }
+
+  #decisionLink({ offset }: SourceRecord): Link {
+    const { source, head, next } = this.#lane
+    return { ...source, head, from: next, next: offset + 1n }
+  }
+
+  #controlLink(): Link {
+    const { source, control } = this.#lane
+    const topic = controlTopicOf(source.topic)
+    const next = control.count + BigInt(this.size)
+    return { topic, partition: source.partition, head: control.head, from: control.count, next }
   }
 
   /** The outputs to one partition as one batch: one signature for all of them. */
@@ -100,20 +129,18 @@ export class Transaction {
   }
 
   async #segment(
+    link: Link,
     entries: readonly Message[],
-    next: bigint,
+    time: number,
     deadline: number,
-  ): Promise<{ message: Message; head: Lane['head'] }> {
+  ): Promise<{ message: Message; head: AuditHead }> {
     const { settings, signer } = this.#parts
-    const { source, outlet, replay, next: from, head } = this.#lane
+    const { outlet, replay } = this.#lane
     const unseen = replay.takeUnseen()
     const fields = {
+      ...link,
       deployment: settings.deployment,
-      topic: source.topic,
-      partition: source.partition,
-      from,
-      next,
-      time: Math.floor(this.#gate.now() / 1000),
+      time,
       bundle: this.#gate.contracts.digest,
       directory: this.#gate.directory.snapshot.version,
       software: settings.software,
@@ -121,8 +148,8 @@ export class Transaction {
       unseen: Number(unseen < MAX_UNSEEN ? unseen : MAX_UNSEEN),
     }
     const values = entries.map(({ value }) => value ?? new Uint8Array())
-    const closed = await closeSegment({ ...fields, head, entries: values }, signer, deadline)
-    const key = Buffer.from(segmentKey(source))
+    const closed = await closeSegment({ ...fields, entries: values }, signer, deadline)
+    const key = Buffer.from(segmentKey(link))
     const message = {
       topic: outlet.names.auditTopic,
       partition: outlet.auditPartition,

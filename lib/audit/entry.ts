@@ -22,6 +22,9 @@ export type ControlType = (typeof CONTROL_TYPES)[number]
 /** The chain of entries that belong to no source record; its only partition is 0 and its offsets count its entries. */
 export const CONTROL_TOPIC = '_control'
 
+/** The chain of what operators do to a source partition: redriven records, a restored position. */
+export const controlTopicOf = (topic: string): string => `${CONTROL_TOPIC}.${topic}`
+
 /** The rules that decisions were made by: one object for all of a slice, never changed. */
 export interface Policy {
   /** SHA-256 of the contract bundle. */
@@ -59,6 +62,28 @@ interface EntryFields {
 interface DecisionFields extends EntryFields {
   /** A W3C `traceparent`; one that is not valid is left out, since any producer may write anything there. */
   readonly trace: string | null
+  /** Only where a quarantined record was decided anew; then it stands on the control chain of its source partition. */
+  readonly redriven?: Redriven
+}
+
+/** A record's place. */
+export interface RecordPlace {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: bigint
+}
+
+/** How a quarantined record came back to admission (docs/operations.md). */
+export interface Redriven {
+  /** Where it first came in. */
+  readonly source: RecordPlace
+  /** Where it stood in quarantine. */
+  readonly quarantine: RecordPlace
+  /** Who did it and why, as the operator said. */
+  readonly by: string | null
+  readonly reason: string | null
+  /** Whether it was let in by name although its time had run out. */
+  readonly expired: boolean
 }
 
 export interface AdmittedEntry extends DecisionFields {
@@ -131,7 +156,7 @@ export function encodeEntry(entry: Entry): Buffer {
       `,"result":"${subject.success ? 'success' : 'failure'}","source_ip":null,"resource":${quote(subject.resource)}` +
       `,"operation":"${subject.operation}","record":${quote(recordKey(topic, partition, offset))}` +
       `,"code":${quoteOrNull(subject.code)},"event":${subject.event},"claimed":${subject.claimed}` +
-      `,"outputs":[${subject.outputs}],"policy":${policyText(policy)},"trace":${quoteOrNull(subject.trace)}}`,
+      `,"outputs":[${subject.outputs}],"policy":${policyText(policy)},"trace":${quoteOrNull(subject.trace)}${subject.redriven}}`,
   )
 }
 
@@ -146,6 +171,8 @@ interface Subject {
   readonly claimed: string
   readonly outputs: string
   readonly trace: string | null
+  /** The last field with its comma, where there is one. */
+  readonly redriven: string
 }
 
 const PRINCIPAL = 'User:'
@@ -160,7 +187,7 @@ function decided(entry: AdmittedEntry | RejectedEntry): Subject {
   return {
     principal: principalOf(entry),
     success: admitted,
-    resource: `topic:${entry.topic}`,
+    resource: `topic:${entry.redriven?.source.topic ?? entry.topic}`,
     operation: 'Write',
     code,
     event:
@@ -175,11 +202,12 @@ function decided(entry: AdmittedEntry | RejectedEntry): Subject {
           `,"type":${quote(cut(event.type))},"kid":"${base64url(event.kid)}"}`,
     outputs: admitted ? entry.outputs.map(outputText).join() : '',
     trace: traceOf(entry.trace),
+    redriven: entry.redriven === undefined ? '' : `,"redriven":${redrivenText(entry.redriven)}`,
   }
 }
 
 function controlled({ principal, success, resource }: ControlEntry): Subject {
-  const none = { code: null, event: 'null', claimed: 'null', outputs: '', trace: null }
+  const none = { code: null, event: 'null', claimed: 'null', outputs: '', trace: null, redriven: '' }
   return { principal, success, resource, operation: 'Administer', ...none }
 }
 
@@ -192,6 +220,12 @@ const quoteOrNull = (text: string | null): string => (text === null ? 'null' : q
 
 const outputText = ({ channel, consumer }: EntryOutput): string =>
   `{"channel":${quote(channel)},"consumer":${quote(consumer)}}`
+
+const redrivenText = ({ source, quarantine, by, reason, expired }: Redriven): string =>
+  `{"record":${quote(placeText(source))},"quarantine":${quote(placeText(quarantine))}` +
+  `,"by":${quoteOrNull(by)},"reason":${quoteOrNull(reason)},"expired":${expired}}`
+
+const placeText = ({ topic, partition, offset }: RecordPlace): string => recordKey(topic, partition, offset)
 
 const bufferOf = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -253,8 +287,8 @@ function jsonObjectOf(value: Uint8Array): JsonObject | undefined {
   }
 }
 
-/** The parts of `topic/partition/offset` or, with `parts` 2, of `topic/partition`; undefined for any other text. */
-export function placeOf(key: string): { topic: string; partition: number; offset: bigint } | undefined {
+/** The parts of `topic/partition/offset`; undefined for any other text. */
+export function placeOf(key: string): RecordPlace | undefined {
   const [, topic, partition, offset] = PLACE.exec(key) ?? []
   if (topic === undefined || partition === undefined || offset === undefined) return undefined
   return { topic, partition: Number(partition), offset: BigInt(offset) }
@@ -273,13 +307,15 @@ function entryOf(json: JsonObject): Entry | undefined {
   if (place === undefined || policy === undefined || Number.isNaN(timeMs)) return undefined
   const fields = { timeMs, ...place, policy }
   const trace = textOf(json, 'trace') ?? null
+  const redriven = redrivenOf(objectOf(json, 'redriven'))
+  const decision = { ...fields, trace, ...(redriven === undefined ? {} : { redriven }) }
   const event = objectOf(json, 'event')
   if (kind === 'event.admitted') {
     const digest = event === undefined ? undefined : hashOf(event, 'digest')
     const claims = event === undefined ? undefined : claimsOf(event, issuerOf(json))
     const outputs = outputsOf(member(json, 'outputs'))
     if (digest === undefined || claims === undefined || outputs === undefined) return undefined
-    return { kind, ...fields, digest, event: claims, outputs, trace }
+    return { kind, ...decision, digest, event: claims, outputs }
   }
   if (kind === 'event.rejected') {
     const code = REJECTION_CODES.find((known) => known === member(json, 'code'))
@@ -287,7 +323,7 @@ function entryOf(json: JsonObject): Entry | undefined {
     const claimed = objectOf(json, 'claimed')
     const claims =
       claimed === undefined ? claimsOf(event, issuerOf(json)) : claimsOf(claimed, textOf(claimed, 'iss'))
-    return { kind, ...fields, code, digest: hashOf(event, 'digest') ?? null, event: claims ?? null, trace }
+    return { kind, ...decision, code, digest: hashOf(event, 'digest') ?? null, event: claims ?? null }
   }
   const control = CONTROL_TYPES.find((known) => known === kind)
   const resource = textOf(json, 'resource')
@@ -310,6 +346,16 @@ function hashOf(json: JsonObject, name: string): Uint8Array | undefined {
   const text = textOf(json, name)
   if (text?.length !== HASH.length + 64) return undefined
   return Buffer.from(text.slice(HASH.length), 'hex')
+}
+
+function redrivenOf(json: JsonObject | undefined): Redriven | undefined {
+  if (json === undefined) return undefined
+  const source = placeOf(textOf(json, 'record') ?? '')
+  const quarantine = placeOf(textOf(json, 'quarantine') ?? '')
+  if (source === undefined || quarantine === undefined) return undefined
+  const by = textOf(json, 'by') ?? null
+  const reason = textOf(json, 'reason') ?? null
+  return { source, quarantine, by, reason, expired: member(json, 'expired') === true }
 }
 
 function issuerOf(json: JsonObject): string | undefined {

@@ -89,8 +89,7 @@ function fits(entry: Entry, query: AuditQuery): boolean {
   const { principal, type, code, sinceMs = -Infinity, untilMs = Infinity, record } = query
   if (entry.timeMs < sinceMs || entry.timeMs >= untilMs) return false
   if (code !== undefined && (entry.kind !== 'event.rejected' || entry.code !== code)) return false
-  if (record !== undefined && !isPartOf(recordKey(entry.topic, entry.partition, entry.offset), record))
-    return false
+  if (record !== undefined && !placesOf(entry).some((place) => isPartOf(place, record))) return false
   if (principal !== undefined) {
     const name = principalOf(entry)
     if (name === null) return false
@@ -101,6 +100,15 @@ function fits(entry: Entry, query: AuditQuery): boolean {
 
 const eventTypeOf = (entry: Entry): string | undefined =>
   entry.kind === 'event.admitted' || entry.kind === 'event.rejected' ? entry.event?.type : undefined
+
+/** Of a redriven record also where it first came in, and where it stood in quarantine. */
+function placesOf(entry: Entry): string[] {
+  const places = [recordKey(entry.topic, entry.partition, entry.offset)]
+  if ('redriven' in entry)
+    for (const { topic, partition, offset } of [entry.redriven.source, entry.redriven.quarantine])
+      places.push(recordKey(topic, partition, offset))
+  return places
+}
 
 const isPartOf = (record: string, place: string): boolean =>
   record === place || record.startsWith(`${place}/`)

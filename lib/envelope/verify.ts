@@ -26,6 +26,8 @@ export interface Bounds {
   readonly time: number
   /** The longest `exp` − `iat` of the channel, seconds. */
   readonly maxLifeSeconds: number
+  /** An operator lets this event in by name although its time has run out. */
+  readonly acceptExpired?: boolean
 }
 
 /** Producers' clocks may run ahead of ours by this much, seconds. */
@@ -59,7 +61,8 @@ export function verify(
   // Comparing a bigint with a number is exact.
   if (iat > bounds.time + MAX_CLOCK_LEAD_SECONDS)
     throw new Rejection('time-invalid', 'iat lies in the future')
-  if (bounds.time > exp) throw new Rejection('time-invalid', 'the event has expired')
+  if (bounds.time > exp && bounds.acceptExpired !== true)
+    throw new Rejection('time-invalid', 'the event has expired')
   if (exp <= iat) throw new Rejection('time-invalid', 'exp is not after iat')
   if (exp - iat > bounds.maxLifeSeconds)
     throw new Rejection('time-invalid', 'the event lives longer than its channel allows')

@@ -31,12 +31,18 @@ export function parseRecord(
   return envelope
 }
 
+/** What is asked of an event that was judged before. */
+export interface ReaderTimes {
+  /** When that was, by the audit, seconds since 1970: its key had to be good then. Without it, at the judging time. */
+  readonly firstJudged?: number
+}
+
 /** Throws `Rejection` with a code of steps 3 to 6, or `Outage` where the directory's copy is too old to call a key unknown. */
 export function authenticate(
   envelope: Envelope,
   place: Place,
   directory: DirectoryCopy,
-  bounds: Bounds,
+  bounds: Bounds & ReaderTimes,
   batches: ProvenBatches,
 ): Verified {
   const { proof, body } = envelope
@@ -51,7 +57,7 @@ export function authenticate(
   }
   if (row.key.suite.cose !== proof.alg) throw new Rejection('unsupported', "the algorithm is not the key's")
   if (row.iss !== body.claims.iss) throw new Rejection('issuer-mismatch', 'the key belongs to another issuer')
-  if (!maySign(row, bounds.time))
+  if (!maySign(row, bounds.firstJudged ?? bounds.time))
     throw new Rejection('key-not-valid', `the key may not sign at this time (state ${row.state})`)
   return verify(envelope, place, row.key, bounds, batches)
 }

@@ -1,6 +1,6 @@
 /** An audit topic as it is read, and the heads in the positions, for verification and search. */
-import { parseState } from '../admission/position.ts'
-import { type AuditHead, segmentKey } from '../audit/segment.ts'
+import { headsOf, parseState } from '../admission/position.ts'
+import type { AuditHead } from '../audit/segment.ts'
 import type { AuditSource } from '../audit/verification.ts'
 import type { PositionAdmin, SourceRecord, TopicPartition } from '../ports.ts'
 import type { ReadableSource } from './poller-lane.ts'
@@ -51,7 +51,8 @@ export async function readHeads({
     if (position === undefined) continue
     // Nothing is decided by this copy: the issuers' limits do not matter to it.
     const limits = { maxSessions: Infinity, newDataKeysPerMinute: Infinity }
-    heads.set(segmentKey(source), parseState(position.state, limits, Infinity).head)
+    for (const [name, head] of headsOf(source, parseState(position.state, limits, Infinity)))
+      heads.set(name, head)
   }
   return heads
 }

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { encodeState } from '../../lib/admission/position.ts'
+import { encodeState, NO_CONTROL } from '../../lib/admission/position.ts'
 import { ReplayState } from '../../lib/admission/replay.ts'
 import { type AuditRecord, verifyAudit } from '../../lib/audit/verification.ts'
 import { auditSource } from '../../lib/local/audit-source.ts'
@@ -33,6 +33,7 @@ beforeAll(async () => {
   const state = encodeState({
     head: there(stream.heads.get('orders/0')),
     homes: { audit: 1, quarantine: 0 },
+    control: NO_CONTROL,
     replay,
   })
   await createLocalPositions(log, { deployment: 'test' }).init(
