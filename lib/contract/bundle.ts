@@ -4,8 +4,16 @@
  */
 import { digest } from '../envelope/crypto.ts'
 import { ConfigError, Rejection, type Fault } from '../errors.ts'
-import { checkContract, checkTogether, treatmentsOf } from './check.ts'
-import { channelOf, readContractFile, secondsOf, type ContractFile, type RouteFile } from './contract-file.ts'
+import { checkContract, checkCost, treatmentsOf } from './check.ts'
+import { checkTogether } from './check-together.ts'
+import {
+  channelOf,
+  readContractFile,
+  secondsOf,
+  type ContractFile,
+  type Finding,
+  type RouteFile,
+} from './contract-file.ts'
 import type { Contract, Contracts, PseudonymKeys, Route } from './contract.ts'
 import { deriveSchema } from './derive.ts'
 import { isArray, isObject, member, readJson, textOf, type JsonObject, type JsonValue } from './json.ts'
@@ -26,8 +34,10 @@ export function buildBundle(files: readonly ContractFile[]): Uint8Array {
 }
 
 /**
- * The contracts of a bundle. Their shape is looked at again, their schemas are not: `build` has proven them.
- * @throws ConfigError for what is no bundle
+ * The contracts of a bundle. Their shape is looked at again, what their schemas cost, and how they go together: a bundle
+ * may come from an older build, or from none. That schemas compile and that treatments fit is not, since it takes
+ * seconds: `build` has proven it, and what does not compile admits nothing.
+ * @throws ConfigError with every fault
  */
 export function loadBundle(bytes: Uint8Array): Contracts {
   const data = readBundle(bytes)
@@ -38,21 +48,24 @@ export function loadBundle(bytes: Uint8Array): Contracts {
       { where: 'bundle', what: `This is no ${FORMAT}.`, fix: 'Make one by sealgate contracts build.' },
     ])
   const faults: Fault[] = []
-  const files: ContractFile[] = []
-  for (const [index, contract] of contracts.entries()) {
-    const read = readContractFile(contract)
-    if ('file' in read) files.push(read.file)
-    else
-      faults.push(
-        ...read.findings.map((finding) => ({
-          where: `bundle/contracts/${index}${pointerOf(finding.path)}`,
-          what: finding.what,
-          fix: finding.fix,
-        })),
-      )
+  const report = (where: string, finding: Finding): void => {
+    if (finding.warning !== true)
+      faults.push({ where: where + pointerOf(finding.path), what: finding.what, fix: finding.fix })
   }
+  const placed: { file: ContractFile; where: string }[] = []
+  for (const [index, contract] of contracts.entries()) {
+    const where = `bundle/contracts/${index}`
+    const read = readContractFile(contract)
+    const findings = 'file' in read ? checkCost(read.file) : read.findings
+    if ('file' in read) placed.push({ file: read.file, where })
+    for (const finding of findings) report(where, finding)
+  }
+  for (const { where, finding } of checkTogether(placed, (name) => name)) report(where, finding)
   if (faults.length > 0) throw new ConfigError(faults)
-  return new ContractTable(files, digest(bytes))
+  return new ContractTable(
+    placed.map(({ file }) => file),
+    digest(bytes),
+  )
 }
 
 function readBundle(bytes: Uint8Array): JsonValue {

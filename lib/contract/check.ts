@@ -8,7 +8,7 @@ import {
   type Finding,
   type RouteFile,
 } from './contract-file.ts'
-import { costFault } from './cost.ts'
+import { costFault, isSmall, MAX_EVALUATIONS } from './cost.ts'
 import { deriveSchema } from './derive.ts'
 import { MAX_FIELDS, fieldsOf, type Field } from './fields.ts'
 import { member } from './json.ts'
@@ -27,9 +27,9 @@ import { DROP, planOf, typeAfter, type Plan, type Treatment } from './treatments
 
 /** Every finding in one contract. */
 export function checkContract(file: ContractFile): Finding[] {
-  const dear = costFault(file.schema)
+  const dear = costFinding(file)
   // Alone: whatever else goes through such a schema might not come to an end either.
-  if (dear !== undefined) return [{ ...dear, path: ['schema', ...dear.path] }]
+  if (dear !== undefined) return [dear]
   const findings = checkSchema(file.schema, file.assertFormats === true).map((finding): Finding => ({
     ...finding,
     path: ['schema', ...finding.path],
@@ -64,6 +64,37 @@ export function checkContract(file: ContractFile): Finding[] {
       warning: true,
     })
   return findings
+}
+
+/**
+ * What may cost too much to judge a payload by, or what a consumer gets of one: asked of contracts that have been built
+ * too, so quick where a schema is small.
+ */
+export function checkCost(file: ContractFile): Finding[] {
+  // What a treatment makes of a schema has a few parts for each of its own.
+  if (isSmall(file.schema, MAX_EVALUATIONS / 8)) return []
+  const dear = costFinding(file)
+  if (dear !== undefined) return [dear]
+  return Object.entries(file.consume ?? {}).flatMap(([consumer, route]) =>
+    derivedCost(consumer, deriveSchema(file.schema, planOf(treatmentsOf(route)))),
+  )
+}
+
+function costFinding(file: ContractFile): Finding | undefined {
+  const dear = costFault(file.schema)
+  return dear === undefined ? undefined : { ...dear, path: ['schema', ...dear.path] }
+}
+
+/** A treatment may take away what tells alternatives apart. */
+function derivedCost(consumer: string, derived: Schema): Finding[] {
+  if (costFault(derived) === undefined) return []
+  return [
+    {
+      path: ['consume', consumer],
+      what: `The schema of what ${consumer} gets would judge one value too often: its alternatives are not told apart any more.`,
+      fix: 'Pass or drop what refers to itself as a whole.',
+    },
+  ]
 }
 
 /** A route's treatments by their pointers' tokens; both parse in a contract that `checkContract` has no fault in. */
@@ -185,15 +216,8 @@ function checkRoute(file: ContractFile, consumer: string, route: RouteFile, plan
 /** A derived schema is compiled at its first use: that it will is proven here. */
 function checkDerived(file: ContractFile, consumer: string, plan: Plan): Finding[] {
   const derived = deriveSchema(file.schema, plan)
-  // A treatment may take away what tells alternatives apart.
-  if (costFault(derived) !== undefined)
-    return [
-      {
-        path: ['consume', consumer],
-        what: `The schema of what ${consumer} gets would judge one value too often: its alternatives are not told apart any more.`,
-        fix: 'Pass or drop what refers to itself as a whole.',
-      },
-    ]
+  const dear = derivedCost(consumer, derived)
+  if (dear.length > 0) return dear
   const fault = compileFault(derived, file.assertFormats === true)
   if (fault === undefined) return []
   const what = `The schema of what ${consumer} gets does not compile: ${fault}.`
@@ -315,73 +339,4 @@ function coveringPlan(plan: Plan, tokens: readonly string[]): boolean {
     if (place.own !== undefined) return true
   }
   return false
-}
-
-/** A contract and where it is written, for findings that need more than one. */
-export interface Placed<Where> {
-  readonly file: ContractFile
-  readonly where: Where
-}
-
-/** What is wrong between contracts: each finding with the later of the two. */
-export function checkTogether<Where>(
-  contracts: readonly Placed<Where>[],
-  nameOf: (where: Where) => string,
-): { where: Where; finding: Finding }[] {
-  const found: { where: Where; finding: Finding }[] = []
-  const owners = new Map<string, Where>()
-  const outputs = new Map<string, { form: string; consumer: string; where: Where }>()
-  const domains = new Map<string, { purpose: string; where: Where }>()
-  const ingress = new Set(contracts.map(({ file }) => file.channel))
-  for (const { file, where } of contracts) {
-    const add = (path: readonly string[], what: string, fix: string, warning?: true): void => {
-      found.push({ where, finding: { path, what, fix, ...(warning === undefined ? {} : { warning }) } })
-    }
-    const key = JSON.stringify([file.channel, file.type])
-    const other = owners.get(key)
-    if (other !== undefined)
-      add(
-        ['type'],
-        `${nameOf(other)} is a contract for ${file.type} on ${file.channel} already.`,
-        'Keep one of the two.',
-      )
-    owners.set(key, other ?? where)
-    for (const [consumer, route] of Object.entries(file.consume ?? {})) {
-      const channel = channelOf(route, file.type)
-      const form = route.form ?? 'sealed'
-      if (ingress.has(channel))
-        add(
-          ['consume', consumer, 'to'],
-          `${channel} is a channel that producers write to: what goes out there would come in again.`,
-          'Give the consumer a channel of its own.',
-        )
-      const output = outputs.get(channel)
-      if (output !== undefined && output.form !== form)
-        add(
-          ['consume', consumer, 'to'],
-          `${channel} would carry ${form} events beside the ${output.form} ones of ${output.consumer} (${nameOf(output.where)}).`,
-          'Give each form a channel of its own.',
-        )
-      else if (output !== undefined && output.consumer !== consumer)
-        add(
-          ['consume', consumer, 'to'],
-          `${channel} is written for ${output.consumer} too (${nameOf(output.where)}).`,
-          'Give each consumer a channel of its own: who reads a channel reads all of it.',
-          true,
-        )
-      if (output === undefined) outputs.set(channel, { form, consumer, where })
-      for (const [tokens, treatment] of treatmentsOf(route)) {
-        if (treatment.kind !== 'pseudonym') continue
-        const domain = domains.get(treatment.domain)
-        if (domain !== undefined && domain.purpose !== route.purpose)
-          add(
-            ['consume', consumer, 'treatments', pointerOf(tokens)],
-            `The pseudonym domain ${treatment.domain} serves the purpose ${domain.purpose} already (${nameOf(domain.where)}), and would join the two.`,
-            `Use another domain for ${route.purpose}.`,
-          )
-        if (domain === undefined) domains.set(treatment.domain, { purpose: route.purpose, where })
-      }
-    }
-  }
-  return found
 }

@@ -12,6 +12,7 @@ const MAX_STEPS = 1_000_000
 
 /** What makes a schema endless, or too dear, to judge by; undefined where it is neither. The path is from its own root. */
 export function costFault(root: Schema): Finding | undefined {
+  if (isSmall(root, MAX_EVALUATIONS)) return undefined
   const circle = circleOf(root)
   if (circle !== undefined)
     return {
@@ -20,6 +21,27 @@ export function costFault(root: Schema): Finding | undefined {
       fix: 'Break the circle of $ref.',
     }
   return new Search(root).fault()
+}
+
+/**
+ * Whether a schema, with a copy of its target for each `$ref`, has so few parts: each judges a value once at most, so no
+ * search is needed. One that holds itself is never small.
+ */
+export function isSmall(root: Schema, most: number): boolean {
+  const sizes = new Map<JsonObject, number>()
+  const sizeOf = (schema: Schema): number => {
+    if (typeof schema === 'boolean') return 1
+    const known = sizes.get(schema)
+    if (known !== undefined) return known
+    // As long as it is being reckoned: it holds itself.
+    sizes.set(schema, Infinity)
+    const target = targetOf(root, schema)
+    let size = 1 + (target === undefined ? 0 : sizeOf(target))
+    for (const part of subschemasOf(schema)) size += sizeOf(part.schema)
+    sizes.set(schema, size)
+    return size
+  }
+  return sizeOf(root) <= most
 }
 
 /** The path of a schema that leads back to itself without going into the value: judging by it would never end. */

@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { authorise } from '../../lib/contract/authorise.ts'
 import { buildBundle, contractsFrom, loadBundle } from '../../lib/contract/bundle.ts'
 import type { ContractFile } from '../../lib/contract/contract-file.ts'
-import { ConfigError, Rejection } from '../../lib/errors.ts'
+import type { Schema } from '../../lib/contract/shape.ts'
+import { ConfigError, type Fault, Rejection } from '../../lib/errors.ts'
 import { digest } from '../../lib/envelope/crypto.ts'
 
 const contractFile = (type: string, channel = 'orders'): ContractFile => ({
@@ -52,6 +53,15 @@ const contractFile = (type: string, channel = 'orders'): ContractFile => ({
     },
   },
 })
+const faultsOf = (work: () => unknown): readonly Fault[] => {
+  try {
+    work()
+    return []
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults
+    throw error
+  }
+}
 const bytes = (text: string): Buffer => Buffer.from(text, 'utf8')
 
 describe('a bundle', () => {
@@ -90,6 +100,44 @@ describe('a bundle', () => {
     ['bytes that are no text', Uint8Array.of(0xff, 0xfe)],
   ])('that is %s is refused', (_, bundle) => {
     expect(() => loadBundle(bundle)).toThrow(ConfigError)
+  })
+
+  test('that nobody has checked is refused with all that may cost too much or go together badly', () => {
+    const child = { $ref: '#/$defs/node' }
+    const multiplies = { anyOf: [{ properties: { of: child } }, { properties: { of: child } }] }
+    const apart = ['not', 'any'].map((op) => ({
+      type: 'object',
+      required: ['op'],
+      properties: { op: { const: op }, of: child },
+    }))
+    const filter = (node: Schema): Pick<ContractFile, 'schema'> => ({
+      schema: { type: 'object', properties: { filter: child }, $defs: { node } },
+    })
+    const reader = (treatment: 'pass' | { keep: number }, to = 'filters') => ({
+      reader: { purpose: 'read', to, treatments: { '/filter': treatment } },
+    })
+    const bundle = (...contracts: Partial<ContractFile>[]): (() => unknown) => {
+      const files = contracts.map((contract, index) => ({ ...contractFile(`${index}`), ...contract }))
+      return () => loadBundle(bytes(JSON.stringify({ bundle: 'sealgate-contracts/1', contracts: files })))
+    }
+    const sound = { ...filter({ oneOf: apart }), consume: reader('pass') }
+    expect(bundle(sound)).not.toThrow()
+    const faults = faultsOf(
+      bundle(
+        { ...filter(multiplies), consume: reader('pass') },
+        { schema: { $ref: '#/$defs/loop', $defs: { loop: { allOf: [{ $ref: '#/$defs/loop' }] } } } },
+        { ...sound, consume: reader({ keep: 3 }) },
+        { ...sound, type: '0' },
+        { ...sound, consume: reader('pass', 'orders') },
+      ),
+    )
+    expect(faults.map(({ where, what }) => `${where}: ${what}`)).toEqual([
+      expect.stringMatching(/^bundle\/contracts\/0\/schema\/\$defs\/node.*multiplies/),
+      expect.stringMatching(/^bundle\/contracts\/1\/schema.*refers to itself/),
+      expect.stringMatching(/^bundle\/contracts\/2\/consume\/reader: .*not told apart any more/),
+      expect.stringMatching(/^bundle\/contracts\/3\/type: .*is a contract for 0 on orders already/),
+      expect.stringMatching(/^bundle\/contracts\/4\/consume\/reader\/to: .*would come in again/),
+    ])
   })
 
   test('is data: what it holds is never run as code', () => {

@@ -1,11 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { costFault } from '../../lib/contract/cost.ts'
+import { costFault, isSmall, MAX_EVALUATIONS } from '../../lib/contract/cost.ts'
 import { checkSchema } from '../../lib/contract/check-schema.ts'
+import { deriveSchema } from '../../lib/contract/derive.ts'
 import { readJson, type JsonObject } from '../../lib/contract/json.ts'
 import { checkContracts } from '../../lib/contract/load.ts'
 import { CompiledSchema } from '../../lib/contract/schema.ts'
-import type { Schema } from '../../lib/contract/shape.ts'
+import { pointerOf, tokensOf, type Schema } from '../../lib/contract/shape.ts'
+import { planOf, type Treatment } from '../../lib/contract/treatments.ts'
 import { describeFault, Rejection } from '../../lib/errors.ts'
 
 const node: Schema = { $ref: '#/$defs/node' }
@@ -308,4 +310,29 @@ test('whatever schema has no fault judges the deepest payload in bounded time', 
     { numRuns: 100 },
   )
   expect(recursive).toBeGreaterThan(10)
+})
+
+test('what a treatment makes of a small schema is never too dear', () => {
+  let large = 0
+  const pointer = fc.array(fc.constantFrom(...NAMES, '*', 'x'), { maxLength: 3 }).map(pointerOf)
+  fc.assert(
+    fc.property(
+      schemas.object,
+      fc.constantFrom<Schema>(true, { type: 'string' }, { items: true }),
+      fc.dictionary(pointer, fc.constantFrom<Treatment>({ kind: 'pass' }, { kind: 'keep', characters: 3 })),
+      (one, two, treatments) => {
+        const schema: Schema = { $ref: '#/$defs/one', $defs: { one, two } }
+        fc.pre(isSmall(schema, MAX_EVALUATIONS / 8))
+        const plan = planOf(
+          Object.entries(treatments).map(([text, treatment]) => [tokensOf(text) ?? [], treatment]),
+        )
+        const derived = deriveSchema(schema, plan)
+        if (!isSmall(derived, MAX_EVALUATIONS / 8)) large++
+        expect(costFault(derived)).toBeUndefined()
+      },
+    ),
+    { numRuns: 300 },
+  )
+  // Many hold themselves all the same: what is open may hold anything.
+  expect(large).toBeGreaterThan(10)
 })
