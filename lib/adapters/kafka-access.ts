@@ -69,6 +69,10 @@ export class KafkaAccess {
             onConnect,
           )
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    // kafkajs gives a connection up that is not made in time, and would leave it open.
+    const timer = setTimeout(() => socket.destroy(), 2 * this.#settings.connectionTimeoutMs).unref()
+    socket.once(this.#settings.tls === undefined ? 'connect' : 'secureConnect', () => clearTimeout(timer))
+    socket.once('close', () => clearTimeout(timer))
     return socket
   }
 

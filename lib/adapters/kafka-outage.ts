@@ -107,7 +107,10 @@ export function kafkaOutage(error: unknown, operation: Operation): Outage {
 function explain(root: Root, operation: Operation): [OutageCode, string] {
   const { type, message } = root
   const topics = operation.topics.join(', ')
-  const sasl = type.includes('SASL') || root.name === 'KafkaJSSASLAuthenticationError' || isScram(message)
+  const sasl =
+    type === 'SASL_AUTHENTICATION_FAILED' ||
+    root.name === 'KafkaJSSASLAuthenticationError' ||
+    isScram(message)
   if (FENCED.has(type))
     return ['fenced', `another holder has taken over, or the broker ended the transaction (${type}).`]
   if (sasl)
@@ -116,6 +119,13 @@ function explain(root: Root, operation: Operation): [OutageCode, string] {
       `the broker refuses our credentials. Check mechanism, user name and password (${message}).`,
     ]
   switch (type) {
+    case 'UNSUPPORTED_SASL_MECHANISM':
+      return [
+        'sink-denied',
+        'the listener does not offer this SASL mechanism. Set sasl.mechanism to one that it does, or another port.',
+      ]
+    case 'ILLEGAL_SASL_STATE':
+      return ['sink-denied', 'the listener takes no SASL. Leave sasl out, or set another port.']
     case 'TOPIC_AUTHORIZATION_FAILED':
       return [
         'sink-denied',
@@ -179,6 +189,11 @@ function explainConnection({ name, code, message }: Root): [OutageCode, string] 
   if (TLS_CODE.test(code)) return ['sink-denied', `TLS to the broker fails: ${tlsAdvice(code)} (${code}).`]
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
     return ['sink-unavailable', `a broker's name is not known (${message}). Check brokers and the resolver.`]
+  if (name === 'KafkaJSConnectionClosedError')
+    return [
+      'sink-unavailable',
+      'the broker closed the connection. It is tried again; where it always does, see whether the listener asks for SASL.',
+    ]
   if (name === 'KafkaJSRequestTimeoutError')
     return ['sink-unavailable', 'a broker did not answer in time (requestTimeoutMs). It is tried again.']
   if (UNREACHED.has(name))
@@ -195,7 +210,9 @@ function tlsAdvice(code: string): string {
   if (code === 'CERT_NOT_YET_VALID') return 'a certificate is not valid yet. Check the clocks'
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return "the certificate is another host's. List brokers by the names in it"
+  if (/ALERT_(NO_|BAD_|UNSUPPORTED_|UNKNOWN_)?(CERTIFICATE|CA)/.test(code))
+    return 'the broker does not take our certificate. Set ssl.cert and ssl.key (or ssl.secret) to one that is valid, of an authority that it knows'
   if (code.startsWith('ERR_SSL_') || code === 'EPROTO')
-    return 'no handshake. See that the port is a TLS listener, and our certificate what it asks for'
+    return 'no handshake. See that the port is a TLS listener'
   return "the authority of the broker's certificate is not one of ours. Set ssl.ca to it"
 }

@@ -53,6 +53,8 @@ export interface BrokerOptions {
   readonly properties: string
   /** Its heap, as `-Xmx` takes it. */
   readonly heap: string
+  /** Java's own arguments besides. */
+  readonly java: readonly string[]
 }
 
 export class Broker {
@@ -73,9 +75,9 @@ export class Broker {
   }
 
   async start(): Promise<void> {
-    const { folder, classPath, properties, heap } = this.#options
+    const { folder, classPath, properties, heap, java } = this.#options
     const args = [
-      ...[`-Xmx${heap}`, '-Djava.net.preferIPv4Stack=true'],
+      ...[`-Xmx${heap}`, '-Djava.net.preferIPv4Stack=true', ...java],
       ...[`-Dlog4j2.configurationFile=${join(KAFKA, 'log4j2.xml')}`],
       ...[`-Dlog4j.configuration=file:${join(KAFKA, 'log4j.properties')}`],
       ...['-cp', classPath, 'kafka.Kafka', properties],

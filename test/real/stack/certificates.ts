@@ -37,7 +37,10 @@ export async function makeAuthority(folder: string, broker: CertificateOptions):
   return { ca: await readFile(caPath, 'utf8'), caPath, brokerPath }
 }
 
-/** A certificate by the authority in a folder, in one PEM file with its key and the authority. */
+/**
+ * A certificate by the authority in a folder, in one PEM file with its key and the authority. Beside it, by its name,
+ * stand key (`.key`) and certificate (`.crt`) alone.
+ */
 export async function issue(folder: string, options: CertificateOptions): Promise<string> {
   const { name, names, days = 7 } = options
   const at = (suffix: string): string => join(folder, `${name}.${suffix}`)

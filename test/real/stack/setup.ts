@@ -1,5 +1,6 @@
 /** Vitest's global set-up: one stack for all files. `STACK_KAFKA` and `STACK_BROKERS` choose another than the usual. */
 import type { TestProject } from 'vitest/node'
+import { everyMechanism } from './mechanisms.ts'
 import { startStack } from './stack.ts'
 
 declare module 'vitest' {
@@ -16,7 +17,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   if (kafka !== '4.3.1' && kafka !== '3.9.1') throw new Error(`STACK_KAFKA=${kafka}: use 4.3.1 or 3.9.1`)
   const stack = await startStack({
     version: kafka,
-    brokers: brokers === '3' ? 3 : 1,
+    // Only a single broker takes more listeners.
+    ...(brokers === '3' ? { brokers: 3 } : { listeners: (made) => everyMechanism(kafka, made) }),
     say: (line) => process.stdout.write(`stack: ${line}\n`),
   })
   project.provide('connectionFile', stack.connectionFile)

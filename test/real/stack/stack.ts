@@ -16,8 +16,34 @@ export interface StackOptions {
   readonly version?: KafkaVersion
   /** 1, or 3 with replication 3 and min.insync.replicas 2. */
   readonly brokers?: 1 | 3
+  /** More lines for every broker's `server.properties`; the last of a name counts. */
+  readonly properties?: readonly string[]
+  /** More listeners of a single broker, made ready in the stack's folder before it starts. */
+  readonly listeners?: (made: Made) => Promise<Listeners>
   /** Told what is being done, a line at a time; never a secret. */
   readonly say?: (line: string) => void
+}
+
+/** What a stack consists of before its brokers start. */
+export interface Made {
+  /** Private; the authority stands in it. */
+  readonly folder: string
+  readonly passwords: Readonly<Record<Principal, string>>
+}
+
+export interface Listeners {
+  /** By name, in capitals. */
+  readonly listeners: Readonly<Record<string, Listener>>
+  /** Java's own arguments. */
+  readonly java: readonly string[]
+}
+
+export interface Listener {
+  readonly protocol: 'SSL' | 'SASL_SSL'
+  /** As it is advertised; 127.0.0.1 where it is not said. */
+  readonly host?: string
+  /** Broker properties of this listener alone: their names without `listener.name.…`. */
+  readonly properties: readonly string[]
 }
 
 /** What is needed to connect: readable by its owner alone where it is kept as a file. */
@@ -29,6 +55,8 @@ export interface Connection {
   /** The folder of the authority: more certificates can be issued there. */
   readonly certificates: string
   readonly passwords: Readonly<Record<Principal, string>>
+  /** Those that were asked for, by name: `host:port`. */
+  readonly listeners: Readonly<Record<string, string>>
 }
 
 export interface RealStack {
@@ -72,6 +100,8 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
       names: ['IP:127.0.0.1', 'DNS:localhost'],
     })
     const passwords = newPasswords()
+    const extra = await options.listeners?.({ folder, passwords })
+    const places = await placesOf(extra)
     const ports = await freePorts(2 * count)
     const nodes = Array.from({ length: count }, (_, index) => ({
       id: index + 1,
@@ -84,15 +114,22 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
       await mkdir(home)
       const properties = join(home, 'server.properties')
       const { caPath, brokerPath } = authority
-      const text = serverProperties(node, nodes, { version, home, caPath, brokerPath, passwords })
-      await writeFile(properties, text, { mode: 0o600 })
+      const own = { version, home, caPath, brokerPath, passwords }
+      const text = serverProperties(node, nodes, own) + listenerProperties(node, extra, places)
+      const more = (options.properties ?? []).map((line) => `${line}\n`).join('')
+      await writeFile(properties, text + more, { mode: 0o600 })
       const users = PRINCIPALS.flatMap((name) => [
         '--add-scram',
         `SCRAM-SHA-512=[name=${name},password=${passwords[name]}]`,
+        '--add-scram',
+        `SCRAM-SHA-256=[name=${name},password=${passwords[name]}]`,
       ])
       const format = ['format', `--cluster-id=${clusterId}`, '--config', properties, ...users]
       await runTool(home, classPath, 'kafka.tools.StorageTool', format)
-      brokers.set(node.id, new Broker({ folder: home, classPath, properties, heap: '512m' }))
+      brokers.set(
+        node.id,
+        new Broker({ folder: home, classPath, properties, heap: '512m', java: extra?.java ?? [] }),
+      )
     }
     const connection: Connection = {
       version,
@@ -100,6 +137,7 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
       ca: authority.ca,
       certificates: folder,
       passwords,
+      listeners: places,
     }
     say(`starting ${count} broker${count === 1 ? '' : 's'} of Kafka ${version}`)
     await Promise.all([...brokers.values()].map((broker) => broker.start()))
@@ -170,6 +208,49 @@ function newPasswords(): Record<Principal, string> {
     consumer: password(),
     poller: password(),
   }
+}
+
+/** Where each listener is reached. */
+async function placesOf(more: Listeners | undefined): Promise<Record<string, string>> {
+  const wanted = Object.entries(more?.listeners ?? {})
+  const ports = await freePorts(wanted.length)
+  return Object.fromEntries(
+    wanted.map(([name, { host }], index) => [name, `${host ?? '127.0.0.1'}:${ports[index] ?? 0}`]),
+  )
+}
+
+/** Lines that add listeners to those of a node; the last of a name counts. */
+function listenerProperties(
+  node: Node,
+  more: Listeners | undefined,
+  places: Readonly<Record<string, string>>,
+): string {
+  if (more === undefined) return ''
+  const wanted = Object.entries(more.listeners)
+  const bound = wanted.map(([name]) => `${name}://127.0.0.1:${places[name]?.split(':')[1] ?? ''}`)
+  const lines = [
+    [
+      'listeners',
+      `CLIENTS://127.0.0.1:${node.port}`,
+      `CONTROLLER://127.0.0.1:${node.controllerPort}`,
+      ...bound,
+    ],
+    [
+      'advertised.listeners',
+      `CLIENTS://127.0.0.1:${node.port}`,
+      ...wanted.map(([name]) => `${name}://${places[name] ?? ''}`),
+    ],
+    [
+      'listener.security.protocol.map',
+      'CONTROLLER:SSL',
+      'CLIENTS:SASL_SSL',
+      ...wanted.map(([name, { protocol }]) => `${name}:${protocol}`),
+    ],
+  ].map(([property, ...values]) => `${property ?? ''}=${values.join(',')}`)
+  const own = wanted.flatMap(([name, { properties }]) =>
+    properties.map((property) => `listener.name.${name.toLowerCase()}.${property}`),
+  )
+  return [...lines, ...own, ''].join('\n')
 }
 
 interface Node {
