@@ -14,6 +14,8 @@ import { importPublicKey, type PublicKey, thumbprint } from '../lib/envelope/cry
 import { suiteOf } from '../lib/envelope/suite.ts'
 import { ConfigError, type Fault, REJECTION_CODES } from '../lib/errors.ts'
 import { EXIT, type ExitStatus, fail, type Io, printable, table } from './io.ts'
+import type { PlaceFlags } from './settings.ts'
+import { addPlaceOptions } from './world.ts'
 
 /** `progress`, where standard error is a terminal, takes a text that replaces the last one, without a line end. */
 export interface AuditIo extends Io {
@@ -28,10 +30,17 @@ export interface OpenedAudit {
   close(): Promise<void>
 }
 
-/** Opens the audit topic; of that name where one was given. Rejects with `Outage` or `ConfigError`. */
-export type OpenAudit = (options: { readonly topic: string | undefined }) => Promise<OpenedAudit>
+/** What is to be opened. */
+export interface AuditPlace extends PlaceFlags {
+  readonly topic?: string
+  /** Whether the keys pinned for it are wanted. */
+  readonly needsKeys: boolean
+}
 
-interface VerifyOptions {
+/** Opens the audit topic; of that name where one was given. Rejects with `Outage` or `ConfigError`. */
+export type OpenAudit = (place: AuditPlace) => Promise<OpenedAudit>
+
+interface VerifyOptions extends PlaceFlags {
   readonly topic?: string
   readonly key: readonly string[]
   readonly from?: string
@@ -39,7 +48,7 @@ interface VerifyOptions {
   readonly json?: true
 }
 
-interface SearchOptions {
+interface SearchOptions extends PlaceFlags {
   readonly topic?: string
   readonly principal?: string
   readonly type?: string
@@ -56,8 +65,7 @@ export function addAuditCommands(program: Command, io: AuditIo, open: OpenAudit)
   const audit = program.command('audit').description('verify and search what was decided')
   const topic = (): Option => new Option('--topic <name>', "the audit topic (default: the deployment's own)")
   const times = 'ISO 8601, e.g. 2026-11-22 or 2026-11-22T09:15:00Z'
-  audit
-    .command('verify')
+  addPlaceOptions(audit.command('verify'))
     .description('verify that the audit is complete and unaltered, trusting pinned keys alone')
     .addOption(topic())
     .option('--key <file>', 'a pinned public key, as JWK or JWK set; may be repeated', collect, [])
@@ -65,8 +73,7 @@ export function addAuditCommands(program: Command, io: AuditIo, open: OpenAudit)
     .option('--to <time>', 'only segments before then')
     .option('--json', 'print the report as JSON')
     .action((options: VerifyOptions) => guarded(io, options, () => runVerify(io, open, options)))
-  audit
-    .command('search')
+  addPlaceOptions(audit.command('search'))
     .description('find entries; what is found is proven only where `audit verify` finds no break')
     .addOption(topic())
     .option('--principal <name>', 'who, where that is proven; * for any characters')
@@ -106,25 +113,29 @@ async function runVerify(io: AuditIo, open: OpenAudit, options: VerifyOptions): 
   const to = secondsOf('--to', options.to, faults)
   const given = await readKeys(options.key, faults)
   if (faults.length > 0) throw new ConfigError(faults)
-  return withAudit(open, options.topic, async ({ source, keys: own }) => {
-    const keys = options.key.length > 0 ? given : own
-    if (keys.size === 0)
-      throw new ConfigError([
-        {
-          where: '--key',
-          what: 'No key is pinned, so nothing can be trusted.',
-          fix: "Give the gate's public key.",
-        },
-      ])
-    const report = await verifyAudit(source, {
-      keyOf: (kid) => keys.get(Buffer.from(kid).toString('base64url')),
-      ...(from === undefined ? {} : { from }),
-      ...(to === undefined ? {} : { to }),
-      ...progressOn(io, 'verified'),
-    })
-    io.write(options.json === true ? jsonText(report) : describeReport(report))
-    return report.verified ? EXIT.ok : EXIT.found
-  })
+  return withAudit(
+    open,
+    { ...options, needsKeys: options.key.length === 0 },
+    async ({ source, keys: own }) => {
+      const keys = options.key.length > 0 ? given : own
+      if (keys.size === 0)
+        throw new ConfigError([
+          {
+            where: '--key',
+            what: 'No key is pinned, so nothing can be trusted.',
+            fix: "Give the gate's public key.",
+          },
+        ])
+      const report = await verifyAudit(source, {
+        keyOf: (kid) => keys.get(Buffer.from(kid).toString('base64url')),
+        ...(from === undefined ? {} : { from }),
+        ...(to === undefined ? {} : { to }),
+        ...progressOn(io, 'verified'),
+      })
+      io.write(options.json === true ? jsonText(report) : describeReport(report))
+      return report.verified ? EXIT.ok : EXIT.found
+    },
+  )
 }
 
 async function runSearch(io: AuditIo, open: OpenAudit, options: SearchOptions): Promise<ExitStatus> {
@@ -148,7 +159,7 @@ async function runSearch(io: AuditIo, open: OpenAudit, options: SearchOptions): 
     ...(until === undefined ? {} : { untilMs: until * 1000 }),
   }
   const toText = options.json === true ? foundJson : describeFound
-  return withAudit(open, options.topic, async ({ source }) => {
+  return withAudit(open, { ...options, needsKeys: false }, async ({ source }) => {
     let left = Number(limit)
     const { onProgress } = progressOn(io, 'searched')
     const onFound = (found: FoundEntry): void => {
@@ -162,10 +173,10 @@ async function runSearch(io: AuditIo, open: OpenAudit, options: SearchOptions): 
 
 async function withAudit(
   open: OpenAudit,
-  topic: string | undefined,
+  place: AuditPlace,
   run: (audit: OpenedAudit) => Promise<ExitStatus>,
 ): Promise<ExitStatus> {
-  const audit = await open({ topic })
+  const audit = await open(place)
   try {
     return await run(audit)
   } finally {

@@ -1,9 +1,8 @@
 /** As whom a channel is read, and opened events in print. */
 import { createOpener, type KafkaMessage, type OpenedEvent, type Opener } from '../lib/client/opener.ts'
 import { ConfigError } from '../lib/errors.ts'
-import { createDirectory } from '../lib/keys/directory-reader.ts'
-import { LOCAL_GATEWAY, type Stack } from '../lib/local/stack.ts'
 import type { SourceRecord } from '../lib/ports.ts'
+import type { World } from './world.ts'
 
 export interface Reading {
   readonly consumer: string
@@ -11,8 +10,8 @@ export interface Reading {
 }
 
 /** Who reads an output channel: the consumer that its routes name, or the one given. `ConfigError` where that is open. */
-export function readerOf(stack: Stack, channel: string, consumer: string | undefined): Reading {
-  const routes = stack.contracts.all.flatMap(({ routes: each }) => each)
+export function readerOf(world: World, channel: string, consumer: string | undefined): Reading {
+  const routes = world.contracts.all.flatMap(({ routes: each }) => each)
   const own = routes.filter((route) => route.channel === channel)
   const consumers = [...new Set(own.map((route) => route.consumer))]
   const all = [...new Set(routes.map((route) => route.consumer))].sort()
@@ -20,10 +19,10 @@ export function readerOf(stack: Stack, channel: string, consumer: string | undef
     throw new ConfigError([
       {
         where: channel,
-        what: stack.ingress.includes(channel)
+        what: world.ingress.includes(channel)
           ? 'This channel is what producers send: only the gate reads it.'
           : 'No contract writes to this channel.',
-        fix: `Outputs are: ${stack.outputs.join(', ')}.`,
+        fix: `Outputs are: ${world.outputs.join(', ')}.`,
       },
     ])
   if (consumer !== undefined && !all.includes(consumer))
@@ -42,20 +41,21 @@ export function readerOf(stack: Stack, channel: string, consumer: string | undef
   return { consumer: consumer ?? only ?? '', form: own[0]?.form ?? 'sealed' }
 }
 
-/** An opener with the keys that the stack gives to this name: a consumer, or the gateway itself. */
+/** An opener as this name: a consumer, or the gateway itself. */
 export function openerOf(
-  stack: Stack,
+  world: World,
   name: string,
   timestampType: SourceRecord['timestampType'] = 'LogAppendTime',
 ): Opener {
-  const { audience, directory, keyService } = stack.consumer(name)
+  const { gateway, directory, contracts } = world
   return createOpener({
-    audience,
-    issuers: name === LOCAL_GATEWAY ? 'any-in-directory' : [LOCAL_GATEWAY],
-    directory: createDirectory({ ...directory, clock: stack.clock }),
-    keyService,
+    audience: name,
+    issuers: name === gateway ? 'any-in-directory' : [gateway],
+    directory,
+    keyService: world.keyServiceOf(name),
+    channelOf: world.channelOf,
     timestampType,
-    ...(name === LOCAL_GATEWAY && { contracts: stack.contracts }),
+    ...(name === gateway && { contracts }),
   })
 }
 

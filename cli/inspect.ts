@@ -3,14 +3,14 @@ import type { Command } from 'commander'
 import { BYTES_PER_PATH_HASH, type Envelope } from '../lib/envelope/format.ts'
 import { ConfigError } from '../lib/errors.ts'
 import type { Header } from '../lib/ports.ts'
-import { folderOption, withStack } from './folder.ts'
 import { algorithmName, inspect, type Inspection } from './inspection.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { givenRecord, type GivenRecord, parsePlace, parseRecordInput, readInput, recordAt } from './record.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openTopics } from './world.ts'
 
-interface InspectOptions {
-  readonly folder: string
+interface InspectOptions extends PlaceFlags {
   readonly hex?: true
   readonly base64?: true
   readonly json?: true
@@ -18,17 +18,11 @@ interface InspectOptions {
 
 /** Adds `inspect` to the program. */
 export function addInspectCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('inspect')
+  addPlaceOptions(program.command('inspect'))
     .description('say in words what a sealed record claims, without any key')
-    .argument(
-      '[record]',
-      "file, - for standard input, or topic/partition/offset of the embedded stack's log",
-      '-',
-    )
+    .argument('[record]', 'file, - for standard input, or topic/partition/offset', '-')
     .option('--hex', 'the input is hexadecimal')
     .option('--base64', 'the input is base64')
-    .addOption(folderOption(terminal))
     .option('--json', 'print the same as a JSON object')
     .addHelpText(
       'after',
@@ -53,7 +47,8 @@ async function given(terminal: Terminal, name: string, options: InspectOptions):
     const form = options.hex ? 'hex' : options.base64 ? 'base64' : undefined
     return parseRecordInput(name === '-' ? 'standard input' : name, await readInput(terminal, name), form)
   }
-  return withStack(options.folder, async (stack) => givenRecord(await recordAt(stack, place)))
+  const topics = await openTopics(terminal, options, false)
+  return closing(topics, async () => givenRecord(await recordAt(topics, place)))
 }
 
 /** The same for programs; numbers beyond 2^53 as text. */

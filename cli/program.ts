@@ -4,14 +4,13 @@ import { RefusedEvents } from '../lib/client/event.ts'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
 import { addAuditCommands } from './audit.ts'
+import { openAudit } from './audit-place.ts'
 import { addConformanceCommand } from './conformance.ts'
 import { addContractsCommands } from './contracts.ts'
-import { folderOption } from './folder.ts'
 import { addInspectCommand } from './inspect.ts'
 import { addInvokeCommands } from './invoke.ts'
 import { EXIT, fail } from './io.ts'
 import { addLocalCommands } from './local.ts'
-import { openLocalAudit } from './local-audit.ts'
 import { addPositionCommands } from './position.ts'
 import { addQuarantineCommands } from './quarantine.ts'
 import { addSealCommands } from './seal.ts'
@@ -58,7 +57,7 @@ function newProgram(terminal: Terminal): Command {
   addInspectCommand(program, terminal)
   addQuarantineCommands(program, terminal)
   addPositionCommands(program, terminal)
-  addAudit(program, terminal)
+  addAuditCommands(program, terminal, openAudit(terminal))
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)
@@ -79,22 +78,6 @@ const EXAMPLES = {
 
 const child = (command: Command | undefined, name: string): Command | undefined =>
   command?.commands.find((each) => each.name() === name)
-
-function addAudit(program: Command, terminal: Terminal): void {
-  let folder = ''
-  addAuditCommands(
-    program,
-    terminal,
-    openLocalAudit(() => folder),
-  )
-  for (const command of child(program, 'audit')?.commands ?? []) {
-    command.addOption(folderOption(terminal))
-    command.hook('preAction', () => {
-      const given: unknown = command.getOptionValue('folder')
-      folder = String(given)
-    })
-  }
-}
 
 /** Every error as one of the kinds that have an exit status; no stack trace reaches a user. */
 function knownError(error: unknown, program: Command, argv: readonly string[]): ConfigError | Outage {

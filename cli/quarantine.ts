@@ -2,48 +2,48 @@
 import { type Command } from 'commander'
 import { QUARANTINE_HEADERS } from '../lib/admission/route.ts'
 import { ConfigError, type Fault, REJECTION_CODES } from '../lib/errors.ts'
-import { QUARANTINE_TOPIC, type Stack } from '../lib/local/stack.ts'
+import { readToEnd } from '../lib/local/audit-source.ts'
 import type { SourceRecord } from '../lib/ports.ts'
-import { folderOption, withStack } from './folder.ts'
 import { describeInspection, inspectionData } from './inspect.ts'
 import { inspect } from './inspection.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { givenRecord, parsePlace, recordAt, type RecordPlace } from './record.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openTopics, type Topics } from './world.ts'
 
-interface ListOptions {
-  readonly folder: string
+interface ListOptions extends PlaceFlags {
   readonly code?: string
   readonly since?: string
+  readonly json?: true
+}
+
+interface ShowOptions extends PlaceFlags {
   readonly json?: true
 }
 
 /** Adds `quarantine list` and `quarantine show` to the program. */
 export function addQuarantineCommands(program: Command, terminal: Terminal): void {
   const quarantine = program.command('quarantine').description('look at what the gate refused')
-  quarantine
-    .command('list')
+  addPlaceOptions(quarantine.command('list'))
     .description('each refused record: its place here, code, time, and where it came from')
     .option('--code <code>', 'only this rejection code')
     .option('--since <time>', 'only from then on: ISO 8601, e.g. 2026-11-22T09:15:00Z')
-    .addOption(folderOption(terminal))
     .option('--json', 'print a JSON object a line: each record, then {"totals"}')
     .addHelpText('after', '\nExample:\n  sealgate quarantine list --code schema-invalid')
     .action((options: ListOptions) => list(terminal, options))
-  quarantine
-    .command('show')
+  addPlaceOptions(quarantine.command('show'))
     .description('one refused record in words')
     .argument(
       '<place>',
       'partition/offset in the quarantine, or topic/partition/offset of the record refused',
     )
-    .addOption(folderOption(terminal))
     .option('--json', 'print the same as a JSON object')
     .addHelpText(
       'after',
       '\nExamples:\n  sealgate quarantine show 0/12\n  sealgate quarantine show orders/3/1041',
     )
-    .action((place: string, options: { folder: string; json?: true }) => show(terminal, place, options))
+    .action((place: string, options: ShowOptions) => show(terminal, place, options))
 }
 
 /** A quarantined record by the headers that the gate added: the last of each name, since a producer's stand before. */
@@ -60,16 +60,10 @@ function refusedOf(record: SourceRecord): Refused {
   return { record, code: text(code), source: `${text(topic)}/${text(partition)}/${text(offset)}` }
 }
 
-async function* refusedIn(stack: Stack): AsyncGenerator<Refused> {
-  const ends = await stack.log.endOffsets(QUARANTINE_TOPIC)
-  for (const [partition, end] of ends.entries()) {
-    for (let from = 0n; from < end;) {
-      const { records, next } = await stack.log.read(QUARANTINE_TOPIC, partition, from)
-      for (const record of records) yield refusedOf(record)
-      if (next <= from) break
-      from = next
-    }
-  }
+async function* refusedIn({ records, quarantineTopic: topic }: Topics): AsyncGenerator<Refused> {
+  const partitions = await records.partitions(topic)
+  for (let partition = 0; partition < partitions; partition++)
+    for await (const record of readToEnd(records, { topic, partition })) yield refusedOf(record)
 }
 
 async function list(terminal: Terminal, options: ListOptions): Promise<void> {
@@ -80,10 +74,10 @@ async function list(terminal: Terminal, options: ListOptions): Promise<void> {
   if (Number.isNaN(since))
     faults.push({ where: '--since', what: 'It is no time.', fix: 'Use 2026-11-22 or 2026-11-22T09:15:00Z.' })
   if (faults.length > 0) throw new ConfigError(faults)
-  await withStack(options.folder, async (stack) => {
+  await closing(await openTopics(terminal, options, false), async (topics) => {
     const byCode = new Map<string, number>()
     let found = 0
-    for await (const refused of refusedIn(stack)) {
+    for await (const refused of refusedIn(topics)) {
       const { record, code } = refused
       if (record.timestamp < since || (options.code !== undefined && code !== options.code)) continue
       found++
@@ -116,13 +110,9 @@ function rowJson({ record, code, source }: Refused): string {
   return JSON.stringify({ place: placeOf(record), code, time, source })
 }
 
-async function show(
-  terminal: Terminal,
-  name: string,
-  options: { folder: string; json?: true },
-): Promise<void> {
-  const place = /^\d+\/\d+$/.test(name) ? parsePlace(`${QUARANTINE_TOPIC}/${name}`) : parsePlace(name)
-  if (place === undefined)
+async function show(terminal: Terminal, name: string, options: ShowOptions): Promise<void> {
+  const isHere = /^\d+\/\d+$/.test(name)
+  if (!isHere && parsePlace(name) === undefined)
     throw new ConfigError([
       {
         where: name,
@@ -130,8 +120,9 @@ async function show(
         fix: 'Give partition/offset, as sealgate quarantine list shows it.',
       },
     ])
-  await withStack(options.folder, async (stack) => {
-    const record = await refusedAt(stack, place)
+  await closing(await openTopics(terminal, options, false), async (topics) => {
+    const place = parsePlace(isHere ? `${topics.quarantineTopic}/${name}` : name)
+    const record = await refusedAt(topics, name, place)
     const { code, source } = refusedOf(record)
     const inspection = inspect(givenRecord(record))
     if (options.json)
@@ -146,11 +137,14 @@ async function show(
   })
 }
 
-async function refusedAt(stack: Stack, place: RecordPlace): Promise<SourceRecord> {
-  if (place.topic === QUARANTINE_TOPIC) return recordAt(stack, place)
-  const wanted = `${place.topic}/${place.partition}/${place.offset}`
-  for await (const { record, source } of refusedIn(stack)) if (source === wanted) return record
+async function refusedAt(
+  topics: Topics,
+  name: string,
+  place: RecordPlace | undefined,
+): Promise<SourceRecord> {
+  if (place?.topic === topics.quarantineTopic) return recordAt(topics, place)
+  for await (const { record, source } of refusedIn(topics)) if (source === name) return record
   throw new ConfigError([
-    { where: wanted, what: 'No such record was refused.', fix: 'sealgate quarantine list shows them.' },
+    { where: name, what: 'No such record was refused.', fix: 'sealgate quarantine list shows them.' },
   ])
 }

@@ -2,9 +2,9 @@
 import { readFile } from 'node:fs/promises'
 import { isObject, type JsonObject, type JsonValue, member } from '../lib/contract/json.ts'
 import { ConfigError } from '../lib/errors.ts'
-import type { Stack } from '../lib/local/stack.ts'
 import type { Header, SourceRecord, TopicPartition } from '../lib/ports.ts'
 import type { Terminal } from './terminal.ts'
+import type { Topics } from './world.ts'
 
 /** A record as far as it is known: of a bare value neither place nor headers are. */
 export interface GivenRecord {
@@ -26,26 +26,26 @@ export function parsePlace(text: string): RecordPlace | undefined {
   return { topic, partition: Number(partition), offset: BigInt(offset) }
 }
 
-/** The record at a place of the embedded log. `ConfigError` where there is none. */
+/** The record at a place. `ConfigError` where there is none. */
 export async function recordAt(
-  stack: Stack,
+  { records: source }: Topics,
   { topic, partition, offset }: RecordPlace,
 ): Promise<SourceRecord> {
   const where = `${topic}/${partition}/${offset}`
-  const topics = await stack.log.topics()
-  const known = topics.find(({ name }) => name === topic)
-  if (known === undefined)
-    throw bad(where, 'There is no such topic.', `There are: ${topics.map(({ name }) => name).join(', ')}.`)
-  if (partition >= known.partitions)
-    throw bad(where, `The topic has ${known.partitions} partitions.`, 'They are counted from 0.')
-  const end = (await stack.log.endOffsets(topic))[partition] ?? 0n
+  const partitions = await source.partitions(topic)
+  if (partition >= partitions)
+    throw bad(where, `The topic has ${partitions} partitions.`, 'They are counted from 0.')
+  const { first, end } = await source.offsets({ topic, partition })
   if (offset >= end) throw bad(where, `The partition ends before ${end}.`, 'Name an offset below that.')
-  const { records } = await stack.log.read(topic, partition, offset, { maxRecords: 1 })
+  if (offset < first) throw bad(where, `The partition begins at ${first}.`, 'What was before is deleted.')
+  const { records } = await source.fetch({ topic, partition }, offset, ONE)
   const [record] = records
   if (record?.offset === offset) return record
   const next = record === undefined ? 'No record follows.' : `The next record is at ${record.offset}.`
   throw bad(where, 'No record stands there: offsets have gaps where transactions end.', next)
 }
+
+const ONE = { maxBytes: 1_048_576, maxRecords: 1 }
 
 export function givenRecord(record: SourceRecord): GivenRecord {
   return { value: record.value, record, stored: record }

@@ -1,11 +1,9 @@
-/** `sealgate seal` and `sealgate open`: one event, with the embedded stack's keys. */
+/** `sealgate seal` and `sealgate open`: one event, with the keys of a stack or of the settings. */
 import { type Command, Option } from 'commander'
 import { createSealer } from '../lib/client/sealer.ts'
 import { ConfigError } from '../lib/errors.ts'
-import { LOCAL_GATEWAY, type Stack } from '../lib/local/stack.ts'
 import { eventJson, kafkaMessage, openerOf, readerOf } from './consumers.ts'
 import { BadLine, readEvent } from './event-lines.ts'
-import { folderOption, withStack } from './folder.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import { createPublishers } from './publishers.ts'
@@ -18,11 +16,12 @@ import {
   recordAt,
   recordJson,
 } from './record.ts'
-import { pointerOf } from './send.ts'
+import { pointerOf, topicsOf } from './send.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openWorld, type World } from './world.ts'
 
-interface SealOptions {
-  readonly folder: string
+interface SealOptions extends PlaceFlags {
   readonly type?: string
   readonly source?: string
   readonly as?: string
@@ -30,16 +29,14 @@ interface SealOptions {
   readonly life: number
 }
 
-interface OpenOptions {
-  readonly folder: string
+interface OpenOptions extends PlaceFlags {
   readonly as?: string
   readonly json?: true
 }
 
 /** Adds `seal` and `open` to the program. */
 export function addSealCommands(program: Command, terminal: Terminal): void {
-  program
-    .command('seal')
+  addPlaceOptions(program.command('seal'))
     .description('seal one event, and print the Kafka record as JSON')
     .argument('[file]', 'a JSON object as sealgate send takes them; - for standard input', '-')
     .option('--type <type>', 'event type of a plain object')
@@ -47,15 +44,13 @@ export function addSealCommands(program: Command, terminal: Terminal): void {
     .option('--as <issuer>', 'seal as this publisher')
     .option('--key <pointer>', 'JSON Pointer into the payload: the record key')
     .option('--life <seconds>', 'how long it is good for', wholeNumber(1, 86_400), 3600)
-    .addOption(folderOption(terminal))
     .addOption(new Option('--json', 'no difference: the record is JSON'))
     .addHelpText(
       'after',
       '\nExamples:\n  sealgate seal event.json > record.json\n  echo \'{"orderId":"A-1"}\' | sealgate seal --type com.example.order.placed.v1 | sealgate inspect',
     )
     .action((file: string, options: SealOptions) => seal(terminal, file, options))
-  program
-    .command('open')
+  addPlaceOptions(program.command('open'))
     .description('verify and open one sealed record')
     .argument(
       '[record]',
@@ -66,7 +61,6 @@ export function addSealCommands(program: Command, terminal: Terminal): void {
       '--as <name>',
       "the reader (default: the gateway for what producers send, else the channel's consumer)",
     )
-    .addOption(folderOption(terminal))
     .option('--json', 'print {"opened":true,"event",…} or {"opened":false,"code","reason"}')
     .addHelpText(
       'after',
@@ -79,11 +73,12 @@ async function seal(terminal: Terminal, file: string, options: SealOptions): Pro
   const defaults = { type: options.type, source: options.source, key: pointerOf(options.key) }
   const bytes = await readInput(terminal, file)
   const read = readOne(file, () => readEvent(bytes, defaults))
-  await withStack(options.folder, async (stack) => {
-    const address = createPublishers(stack.contracts, options.as)(read.type, read.source)
+  await closing(await openWorld(terminal, options, false), async (world) => {
+    const address = createPublishers(world.contracts, options.as)(read.type, read.source)
     const sealer = createSealer({
-      ...stack.producer(address.iss),
-      partitions: async (topic) => (await stack.log.endOffsets(topic)).length,
+      ...world.producer(address.iss),
+      partitions: (topic) => world.records.partitions(topic),
+      topicOf: topicsOf(world),
       lifeSeconds: options.life,
     })
     try {
@@ -109,16 +104,16 @@ function readOne<T>(where: string, read: () => T): T {
 async function open(terminal: Terminal, name: string, options: OpenOptions): Promise<void> {
   const place = parsePlace(name)
   const bytes = place === undefined ? await readInput(terminal, name) : undefined
-  await withStack(options.folder, async (stack) => {
+  await closing(await openWorld(terminal, options, false), async (world) => {
     const given =
       place === undefined
         ? parseRecordJson(name, Buffer.from(bytes ?? []).toString())
-        : givenRecord(await recordAt(stack, place))
+        : givenRecord(await recordAt(world, place))
     const { record } = given
     if (record === undefined) throw new TypeError('a record without a place')
     const opener = openerOf(
-      stack,
-      readerFor(stack, record.topic, options.as),
+      world,
+      readerFor(world, record.topic, options.as),
       given.stored?.timestampType ?? 'CreateTime',
     )
     try {
@@ -150,9 +145,9 @@ function messageOf(
   })
 }
 
-function readerFor(stack: Stack, topic: string, as: string | undefined): string {
-  if (as === LOCAL_GATEWAY) return as
-  if (stack.ingress.includes(topic) && as === undefined) return LOCAL_GATEWAY
-  if (stack.ingress.includes(topic)) return as ?? LOCAL_GATEWAY
-  return readerOf(stack, topic, as).consumer
+function readerFor(world: World, topic: string, as: string | undefined): string {
+  const channel = world.channelOf(topic) ?? topic
+  if (as === world.gateway) return as
+  if (world.ingress.includes(channel)) return as ?? world.gateway
+  return readerOf(world, channel, as).consumer
 }

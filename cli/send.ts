@@ -1,29 +1,29 @@
-/** `sealgate send`: events of a file or of standard input, sealed and delivered into the embedded stack. */
+/** `sealgate send`: events of a file or of standard input, sealed and delivered to the channels' topics. */
 import { createReadStream } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
-import type { SealedBatch } from '../lib/client/sealer-options.ts'
+import type { SealedBatch, SealedMessage } from '../lib/client/sealer-options.ts'
 import { tokensOf } from '../lib/contract/shape.ts'
 import { partitionOf } from '../lib/envelope/partition.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
-import type { Stack } from '../lib/local/stack.ts'
+import type { Message } from '../lib/ports.ts'
 import { BadLine, type Line, type LineDefaults, MAX_LINE_BYTES, readEvent, readLines } from './event-lines.ts'
-import { folderFlag, folderOption, withRunningStack } from './folder.ts'
 import { EXIT, printable, printFaults } from './io.ts'
 import { Pace, type Paced, untilNextSecond } from './pace.ts'
 import { type Address, createPublishers } from './publishers.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openWorld, placeFlags, type World } from './world.ts'
 
-interface SendOptions {
+interface SendOptions extends PlaceFlags {
   readonly type?: string
   readonly source?: string
   readonly as?: string
   readonly key?: string
   readonly check?: true
   readonly json?: true
-  readonly folder: string
 }
 
 /** Long enough for the way to the broker, which judges; short, since a gate takes 64 live sessions of an issuer. */
@@ -49,9 +49,8 @@ Exit status 1: some lines were no events; each is named, the rest was sent.`
 
 /** Adds `send` to the program. */
 export function addSendCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('send')
-    .description('seal events (NDJSON) and send them into the embedded stack')
+  addPlaceOptions(program.command('send'))
+    .description('seal events (NDJSON) and send them in')
     .argument('<file>', 'a JSON object a line; - for standard input')
     .option('--type <type>', 'event type of plain objects')
     .option('--source <source>', "source of events without one (default: the publisher's first)")
@@ -61,20 +60,14 @@ export function addSendCommand(program: Command, terminal: Terminal): void {
       'JSON Pointer into the payload: the record key (default: partitionkey, or none)',
     )
     .option('--check', 'refuse here what the gate would reject by the contracts')
-    .addOption(folderOption(terminal))
     .option('--json', 'print {"sent","skipped","unknownType","faults"}')
     .addHelpText('after', HELP)
     .action(async (file: string, options: SendOptions) => {
       const defaults = { type: options.type, source: options.source, key: pointerOf(options.key) }
       const input = file === '-' ? terminal.input() : await openFile(file)
-      await withRunningStack(options.folder, async (stack) => {
-        const sending = new Sending(
-          stack,
-          terminal,
-          file === '-' ? 'standard input' : file,
-          options,
-          defaults,
-        )
+      await closing(await openWorld(terminal, options, true), async (world) => {
+        const name = file === '-' ? 'standard input' : file
+        const sending = new Sending(world, terminal, name, options, defaults)
         try {
           for await (const lines of readLines(input)) await sending.add(lines)
         } finally {
@@ -115,18 +108,28 @@ async function openFile(file: string): Promise<AsyncIterable<Uint8Array>> {
   return stream
 }
 
-/** Hands sealed messages to the embedded log. */
-export function deliverTo(stack: Stack): (batch: SealedBatch) => Promise<unknown> {
-  return ({ topic, messages }) =>
-    stack.log.append(
-      messages.map(({ partition, key, value, headers }) => ({
-        topic,
-        partition,
-        key,
-        value,
-        headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
-      })),
-    )
+/** For `createSealer`: the topic of a channel, which it must have. */
+export function topicsOf({ topicOf }: World): (channel: string) => string {
+  return (channel) => {
+    const topic = topicOf(channel)
+    if (topic !== undefined) return topic
+    throw new ConfigError([
+      { where: channel, what: 'No topic is named for this channel.', fix: 'Add it to SEALGATE_CHANNELS.' },
+    ])
+  }
+}
+
+/** For `createSealer`: hands sealed messages over as they are. */
+export function deliverTo(world: Pick<World, 'append'>): (batch: SealedBatch) => Promise<unknown> {
+  return ({ topic, messages }) => world.append(messages.map((message) => recordOf(topic, message)))
+}
+
+/** A sealed message as a record of its topic. */
+export function recordOf(topic: string, { partition, key, value, headers }: SealedMessage): Message {
+  return {
+    ...{ topic, partition, key, value },
+    headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
+  }
 }
 
 interface Addressed extends Paced {
@@ -138,7 +141,7 @@ interface Addressed extends Paced {
 
 /** One run of the command: what was sealed, sent and refused. */
 class Sending {
-  readonly #stack: Stack
+  readonly #world: World
   readonly #terminal: Terminal
   readonly #name: string
   readonly #options: SendOptions
@@ -156,16 +159,16 @@ class Sending {
   #keyless = 0
   #shownAt = 0
 
-  constructor(stack: Stack, terminal: Terminal, name: string, options: SendOptions, defaults: LineDefaults) {
-    this.#stack = stack
+  constructor(world: World, terminal: Terminal, name: string, options: SendOptions, defaults: LineDefaults) {
+    this.#world = world
     this.#terminal = terminal
     this.#name = name
     this.#options = options
     this.#defaults = defaults
-    this.#address = createPublishers(stack.contracts, options.as)
+    this.#address = createPublishers(world.contracts, options.as)
   }
 
-  /** Resolves once the embedded log has taken what could be sealed of these lines, which the contracts' limits may delay. */
+  /** Resolves once the topics have taken what could be sealed of these lines, which the contracts' limits may delay. */
   async add(lines: readonly Line[]): Promise<void> {
     let waiting: Addressed[] = []
     for (const line of lines) {
@@ -176,16 +179,16 @@ class Sending {
       const { going, staying } = this.#choose(waiting)
       const groups = Map.groupBy(going, ({ iss, channel }) => JSON.stringify([iss, channel]))
       await Promise.all(Array.from(groups.values(), (group) => this.#send(group)))
-      this.#pace.appended(this.#stack.clock.now())
+      this.#pace.appended(this.#world.clock.now())
       this.#showProgress()
       waiting = staying
-      if (going.length === 0) await sleep(untilNextSecond(this.#stack.clock.now()))
+      if (going.length === 0) await sleep(untilNextSecond(this.#world.clock.now()))
     }
   }
 
   /** Those that may go in this second, in order within a partition: behind one that has to wait, the others of it wait too. */
   #choose(waiting: readonly Addressed[]): { going: Addressed[]; staying: Addressed[] } {
-    this.#pace.begin(this.#stack.clock.now())
+    this.#pace.begin(this.#world.clock.now())
     const going: Addressed[] = []
     const staying: Addressed[] = []
     const blocked = new Set<string>()
@@ -216,7 +219,7 @@ class Sending {
   }
 
   report(): void {
-    const { json, folder } = this.#options
+    const { json } = this.#options
     if (json)
       this.#terminal.write(
         JSON.stringify({
@@ -228,7 +231,7 @@ class Sending {
       )
     else {
       const skipped = this.#skipped === 0 ? '' : `, ${count(this.#skipped, 'line')} skipped`
-      const flag = folderFlag(this.#terminal, folder)
+      const flag = placeFlags(this.#options)
       this.#terminal.write(`${count(this.#sent, 'event')} sent${skipped}.`)
       if (this.#unknown > 0)
         this.#terminal.write(
@@ -244,18 +247,24 @@ class Sending {
         throw new BadLine(`It is longer than ${MAX_LINE_BYTES} bytes.`, 'An event takes at most 1 MiB.')
       const read = readEvent(bytes, this.#defaults)
       const { channel, iss, source, isKnown } = this.#address(read.type, read.source)
+      if (this.#world.topicOf(channel) === undefined)
+        throw new BadLine(`No topic is named for its channel ${channel}.`, 'Add it to SEALGATE_CHANNELS.')
+      this.#sealer(iss)
       const { key, type } = read
       const partitions = await this.#partitions(channel)
       const partition =
         typeof key === 'string' ? partitionOf(Buffer.from(key), partitions) : this.#keyless++ % partitions
       return {
         ...{ line: number, iss, type, channel, partition, isKnown },
-        perSecond: this.#stack.contracts.find(channel, type)?.perSecond,
+        perSecond: this.#world.contracts.find(channel, type)?.perSecond,
         event: { ...read, source, partition },
       }
     } catch (error) {
-      if (!(error instanceof BadLine)) throw error
-      this.#skip([{ where: this.#name, line: number, what: error.message, fix: error.fix }])
+      const place = { where: this.#name, line: number }
+      if (error instanceof BadLine) this.#skip([{ ...place, what: error.message, fix: error.fix }])
+      // An issuer whose key is not here: the events of others go.
+      else if (error instanceof ConfigError) this.#skip(error.faults.map((fault) => ({ ...fault, ...place })))
+      else throw error
       return undefined
     }
   }
@@ -263,7 +272,7 @@ class Sending {
   #partitions(channel: string): Promise<number> {
     const known = this.#partitionCounts.get(channel)
     if (known !== undefined) return known
-    const asked = this.#stack.log.endOffsets(channel).then(({ length }) => length)
+    const asked = this.#world.records.partitions(topicsOf(this.#world)(channel))
     this.#partitionCounts.set(channel, asked)
     return asked
   }
@@ -299,13 +308,14 @@ class Sending {
   #sealer(iss: string): Sealer {
     const known = this.#sealers.get(iss)
     if (known !== undefined) return known
-    const stack = this.#stack
+    const world = this.#world
     const sealer = createSealer({
-      ...stack.producer(iss),
-      partitions: async (topic) => (await stack.log.endOffsets(topic)).length,
-      deliver: deliverTo(stack),
+      ...world.producer(iss),
+      partitions: (topic) => world.records.partitions(topic),
+      topicOf: topicsOf(world),
+      deliver: deliverTo(world),
       lifeSeconds: LIFE_SECONDS,
-      ...(this.#options.check && { contracts: stack.contracts }),
+      ...(this.#options.check && { contracts: world.contracts }),
     })
     this.#sealers.set(iss, sealer)
     return sealer

@@ -1,29 +1,34 @@
-/** `sealgate tail`: an output channel of the embedded stack, read as its consumer. */
+/** `sealgate tail`: an output channel, read as its consumer. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, Option } from 'commander'
 import type { Opener } from '../lib/client/opener.ts'
-import type { Stack } from '../lib/local/stack.ts'
-import type { SourceRecord } from '../lib/ports.ts'
+import type { SourceRecord, TopicPartition } from '../lib/ports.ts'
 import { dataMember, eventJson, kafkaMessage, openerOf, type Reading, readerOf } from './consumers.ts'
-import { folderOption, withRunningStack, withStack } from './folder.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { wholeNumber } from './numbers.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openWorld, type World } from './world.ts'
 
-interface TailOptions {
-  readonly folder: string
+interface TailOptions extends PlaceFlags {
   readonly consumer?: string
   readonly from: 'beginning' | 'end'
+  readonly fromBeginning?: true
+  readonly group?: string
   readonly max?: number
   readonly follow?: true
   readonly json?: true
 }
 
 const PAGE = { maxBytes: 262_144, maxRecords: 500 }
-/** A wait ends at the latest then, to see whether it is to stop. */
+/** A wait ends at the latest then, to see whether it is to stop; a cluster is looked at as often. */
 const WAIT_MS = 500
 
 const HELP = `
 Sealed channels are opened as the consumer that the contracts' routes name; plain ones are printed as they are.
+
+Without --group nothing is kept, and nobody else is disturbed. With it reading goes on where that group stood, and its
+offsets are committed after what was printed.
 
 Examples:
   sealgate tail notifications.orders
@@ -33,63 +38,111 @@ Exit status 1: some records could not be opened; each is named with its code.`
 
 /** Adds `tail` to the program. */
 export function addTailCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('tail')
+  addPlaceOptions(program.command('tail'))
     .description('open and print the events of an output channel')
     .argument('<channel>', 'an output channel of the contracts')
     .option('--consumer <name>', "as whom to open (default: the channel's only consumer)")
     .addOption(
       new Option('--from <place>', 'where to begin').choices(['beginning', 'end']).default('beginning'),
     )
+    .addOption(
+      new Option('--from-beginning', 'the same as --from beginning')
+        .conflicts('from')
+        .implies({ from: 'beginning' }),
+    )
+    .option(
+      '--group <name>',
+      'go on where this group stood, and commit its offsets; where it has none, as --from says',
+    )
     .option('--max <n>', 'end after so many events', wholeNumber(1, Number.MAX_SAFE_INTEGER))
     .option('--follow', 'wait for more, until Ctrl-C')
-    .addOption(folderOption(terminal))
     .option('--json', 'print a JSON object a line: {"topic","partition","offset","timestamp","key","event"}')
     .addHelpText('after', HELP)
-    .action((channel: string, options: TailOptions) =>
-      (options.follow ? withRunningStack : withStack)(options.folder, (stack) =>
-        tail(terminal, stack, channel, options),
-      ),
-    )
+    .action(async (channel: string, options: TailOptions) => {
+      const world = await openWorld(terminal, options, options.follow === true)
+      await closing(world, () => tail(terminal, world, channel, options))
+    })
 }
 
-async function tail(terminal: Terminal, stack: Stack, channel: string, options: TailOptions): Promise<void> {
-  const reading = readerOf(stack, channel, options.consumer)
+async function tail(terminal: Terminal, world: World, channel: string, options: TailOptions): Promise<void> {
+  const { records: source } = world
+  const reading = readerOf(world, channel, options.consumer)
   const stop = options.follow === true ? terminal.stopSignal() : undefined
-  const opener = openerOf(stack, reading.consumer)
+  const opener = openerOf(world, reading.consumer)
   let left = options.max ?? Infinity
   let unopened = 0
   try {
-    const ends = await stack.log.endOffsets(channel)
-    const places = ends.map((end, partition) => ({
-      topic: channel,
-      partition,
-      offset: options.from === 'end' ? end : 0n,
-    }))
+    const places = await placesOf(world, world.topicOf(channel) ?? channel, options)
     while (left > 0 && stop?.aborted !== true) {
-      const page: { record: SourceRecord; shown: Shown }[] = []
+      const page: { place: Reached; record: SourceRecord; shown: Shown; time: number }[] = []
+      let isMore = false
       for (const place of places) {
-        const { records, next } = await stack.log.read(channel, place.partition, place.offset, PAGE)
+        const { records, next } = await source.fetch(place, place.offset, PAGE)
+        isMore ||= records.length > 0
         place.offset = next
         const shown = await showAll(records, reading, opener)
-        records.forEach((record, index) => page.push({ record, shown: shown[index] ?? NOTHING }))
+        // Producers may set timestamps: within a partition the order is that of the offsets whatever they say.
+        let time = -Infinity
+        for (const [index, record] of records.entries()) {
+          time = Math.max(time, record.timestamp)
+          page.push({ place, record, shown: shown[index] ?? NOTHING, time })
+        }
       }
       // Between partitions there is no order: by time it reads best.
-      page.sort((a, b) => a.record.timestamp - b.record.timestamp)
-      for (const { record, shown } of page.slice(0, left)) {
+      page.sort((a, b) => a.time - b.time)
+      for (const { place, record, shown } of page.splice(0, left)) {
         if (shown.code !== undefined) unopened++
         terminal.write(options.json ? asJson(record, shown) : asText(terminal, record, shown))
+        place.printed = record.offset + 1n
+        left--
       }
-      left -= page.length
       await terminal.drained()
-      if (page.length > 0) continue
+      if (options.group !== undefined) await commit(world, options.group, places)
+      if (isMore) continue
       if (stop === undefined) break
-      await stack.log.waitForData(places, terminal.now() + WAIT_MS)
+      await waitForMore(world, places, stop)
     }
   } finally {
     opener.close()
   }
   terminal.exit(unopened === 0 ? EXIT.ok : EXIT.found)
+}
+
+/** How far a partition has been read. */
+interface Reached extends TopicPartition {
+  offset: bigint
+  /** Behind what was printed last; undefined where nothing was. */
+  printed: bigint | undefined
+}
+
+async function placesOf({ records }: World, topic: string, { from, group }: TailOptions): Promise<Reached[]> {
+  const count = await records.partitions(topic)
+  return Promise.all(
+    Array.from({ length: count }, async (_, partition) => {
+      const place = { topic, partition }
+      const kept = group === undefined ? undefined : await records.groupOffset(group, place)
+      const { first, end } = await records.offsets(place)
+      const begin = from === 'end' ? end : first
+      return { ...place, offset: kept === undefined || kept < first ? begin : kept, printed: undefined }
+    }),
+  )
+}
+
+async function commit({ records }: World, group: string, places: readonly Reached[]): Promise<void> {
+  for (const place of places) {
+    if (place.printed === undefined) continue
+    await records.commitGroup(group, place, place.printed)
+    place.printed = undefined
+  }
+}
+
+async function waitForMore(
+  { records, clock }: World,
+  places: readonly Reached[],
+  stop: AbortSignal,
+): Promise<void> {
+  if (records.wait === undefined) await sleep(WAIT_MS, undefined, { signal: stop }).catch(() => undefined)
+  else await records.wait(places, clock.now() + WAIT_MS)
 }
 
 /** A record as it is printed: as a CloudEvent in JSON, or why it cannot be. */

@@ -2,17 +2,17 @@
  * What an attacker with access to the brokers, or a producer who lies, may try: each attack as real records on real
  * topics, made from records that the gate has admitted, or sealed with keys that are good for something else.
  */
+import { recordOf } from '../cli/send.ts'
+import type { World } from '../cli/world.ts'
 import type { SealerOptions } from '../lib/client/sealer-options.ts'
 import { generateKeyPair } from '../lib/envelope/crypto.ts'
 import { encodeProof, encodeSealedEvent, parse } from '../lib/envelope/format.ts'
 import { ED25519 } from '../lib/envelope/suite.ts'
 import type { RejectionCode } from '../lib/errors.ts'
 import { localSigner } from '../lib/keys/signer.ts'
-import type { NewMessage } from '../lib/local/log.ts'
-import type { Stack } from '../lib/local/stack.ts'
-import type { KeyService, SourceRecord } from '../lib/ports.ts'
+import type { KeyService, Message, SourceRecord } from '../lib/ports.ts'
 import type { Offer } from './offers.ts'
-import { recordOf, sealerOf } from './producers.ts'
+import { sealerOf } from './producers.ts'
 
 /** One kind of attack. */
 export interface Attack {
@@ -21,12 +21,12 @@ export interface Attack {
   readonly tries: string
   /** How it has to end. */
   readonly expected: RejectionCode
-  readonly records: readonly NewMessage[]
+  readonly records: readonly Message[]
 }
 
 /** What attacks are made of. */
 export interface Loot {
-  readonly stack: Stack
+  readonly world: World
   /** Of each channel's topic. */
   readonly partitions: number
   /** Of each kind so many records. */
@@ -37,11 +37,7 @@ type Kind = Omit<Attack, 'records'>
 
 /** A copied record, as the attacker sends it; undefined where this one does not lend itself to it. */
 interface Forgery extends Kind {
-  readonly forge: (
-    record: SourceRecord,
-    other: SourceRecord | undefined,
-    loot: Loot,
-  ) => NewMessage | undefined
+  readonly forge: (record: SourceRecord, other: SourceRecord | undefined, loot: Loot) => Message | undefined
 }
 
 interface Told {
@@ -83,8 +79,8 @@ const FORGERIES: readonly Forgery[] = [
     name: 'moved, channel',
     tries: 'a good record is copied to another topic',
     expected: 'signature-invalid',
-    forge: (record, _, { stack: { ingress } }) => {
-      const topic = ingress[(ingress.indexOf(record.topic) + 1) % ingress.length] ?? record.topic
+    forge: (record, _, { world: { sources } }) => {
+      const topic = sources[(sources.indexOf(record.topic) + 1) % sources.length] ?? record.topic
       return topic === record.topic ? undefined : { ...copyOf(record), topic }
     },
   },
@@ -154,8 +150,8 @@ const LIES: readonly Lie[] = [
     name: 'wrong producer',
     tries: 'a producer of other events publishes this one',
     expected: 'not-authorised',
-    lie: (offer, { stack }) => {
-      const stranger = issuersOf(stack).find((iss) => offer.contract?.publish.has(iss) === false)
+    lie: (offer, { world }) => {
+      const stranger = issuersOf(world).find((iss) => offer.contract?.publish.has(iss) === false)
       return stranger === undefined ? undefined : { offer: { ...offer, iss: stranger }, options: {} }
     },
   },
@@ -173,10 +169,10 @@ const LIES: readonly Lie[] = [
     name: 'impersonation',
     tries: 'a producer signs as another, with the key that it has',
     expected: 'issuer-mismatch',
-    lie: (offer, { stack }) => {
-      const thief = issuersOf(stack).find((iss) => iss !== offer.iss)
+    lie: (offer, { world }) => {
+      const thief = issuersOf(world).find((iss) => iss !== offer.iss)
       if (thief === undefined) return undefined
-      const { signer, kek, keyService: own } = stack.producer(thief)
+      const { signer, kek, keyService: own } = world.producer(thief)
       // The key service makes it no data key in the other's name, so it takes one in its own.
       const keyService: KeyService = {
         generate: (key, context, deadline) =>
@@ -210,10 +206,10 @@ const LIES: readonly Lie[] = [
 export async function sealLies(samples: readonly Offer[], loot: Loot): Promise<readonly Attack[]> {
   const attacks: Attack[] = []
   for (const { lie, ...kind } of LIES) {
-    const records: NewMessage[] = []
+    const records: Message[] = []
     for (const sample of pick(samples, loot.count)) {
       const told = lie(sample, loot)
-      if (told !== undefined) records.push(await sealOne(told.offer, loot.stack, told.options))
+      if (told !== undefined) records.push(await sealOne(told.offer, loot.world, told.options))
     }
     attacks.push({ ...kind, records })
   }
@@ -241,10 +237,10 @@ function isPartner(record: SourceRecord, other: SourceRecord): boolean {
 
 async function sealOne(
   { iss, channel, event }: Offer,
-  stack: Stack,
+  world: World,
   options: Partial<SealerOptions>,
-): Promise<NewMessage> {
-  const sealer = sealerOf(stack, iss, options)
+): Promise<Message> {
+  const sealer = sealerOf(world, iss, options)
   try {
     const { topic, messages } = await sealer.seal(channel, event)
     const [message] = messages
@@ -255,11 +251,11 @@ async function sealOne(
   }
 }
 
-const issuersOf = ({ contracts }: Stack): string[] => [
+const issuersOf = ({ contracts }: World): string[] => [
   ...new Set(contracts.all.flatMap(({ publish }) => [...publish.keys()])),
 ]
 
-const copyOf = ({ topic, partition, key, value, headers }: SourceRecord): NewMessage => ({
+const copyOf = ({ topic, partition, key, value, headers }: SourceRecord): Message => ({
   topic,
   partition,
   key,

@@ -1,8 +1,8 @@
 /** The consumers: each opens all that was written for it, and keeps what it got of a few known events for show. */
 import { kafkaMessage, openerOf } from '../cli/consumers.ts'
+import type { World } from '../cli/world.ts'
 import type { Opener } from '../lib/client/opener.ts'
 import { CONTENT_TYPE_HINT } from '../lib/keys/authenticate.ts'
-import type { Stack } from '../lib/local/stack.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import { recordsOf } from './ledger.ts'
 import { leavesOf, MAX_LEAVES } from './leaves.ts'
@@ -37,7 +37,7 @@ const BATCH = 512
 
 /** Reads every output topic to its end, as its consumers do. */
 export async function openOutputs(
-  stack: Stack,
+  world: World,
   samples: readonly Offer[],
   onOpened: (records: number) => void,
 ): Promise<Deliveries> {
@@ -45,11 +45,11 @@ export async function openOutputs(
   const seen = new Map<Offer, Map<string, Specimen['seen'][number]>>()
   const channels: Delivery[] = []
   let total = 0
-  for (const channel of stack.outputs) {
-    const consumers = new Consumers(stack, channel)
+  for (const channel of world.outputs) {
+    const consumers = new Consumers(world, channel)
     let [records, sealed, opened] = [0, 0, 0]
     try {
-      for await (const read of recordsOf(stack.log, channel)) {
+      for await (const read of recordsOf(world.records, world.topicOf(channel) ?? channel)) {
         for (let start = 0; start < read.length; start += BATCH) {
           const batch = read.slice(start, start + BATCH)
           for (const one of await consumers.take(batch)) {
@@ -85,16 +85,16 @@ interface Taken {
 
 /** The consumers of one channel. */
 class Consumers {
-  readonly #stack: Stack
+  readonly #world: World
   readonly #channel: string
   readonly #openers: ReadonlyMap<string, Opener>
 
-  constructor(stack: Stack, channel: string) {
-    this.#stack = stack
+  constructor(world: World, channel: string) {
+    this.#world = world
     this.#channel = channel
-    const routes = stack.contracts.all.flatMap((contract) => contract.routes)
+    const routes = world.contracts.all.flatMap((contract) => contract.routes)
     const names = routes.filter((route) => route.channel === channel && route.form === 'sealed')
-    this.#openers = new Map(names.map(({ consumer }) => [consumer, openerOf(stack, consumer)]))
+    this.#openers = new Map(names.map(({ consumer }) => [consumer, openerOf(world, consumer)]))
   }
 
   /** Of one partition, in order. */
@@ -118,7 +118,7 @@ class Consumers {
 
   #unopened(record: SourceRecord, sealed: boolean): Taken {
     const type = textOf(record, 'ce_type')
-    const routes = this.#stack.contracts.all
+    const routes = this.#world.contracts.all
       .filter((contract) => contract.type === type)
       .flatMap(({ routes }) => routes)
     const consumer = routes.find(

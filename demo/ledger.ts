@@ -1,9 +1,9 @@
 /** What the log says came of it all: counted from the audit topic, the quarantine and the outputs, never assumed. */
+import type { Topics } from '../cli/world.ts'
 import { parseEntry, placeOf, recordOf } from '../lib/audit/entry.ts'
 import { parseSegment, segmentKey } from '../lib/audit/segment.ts'
 import type { RejectionCode } from '../lib/errors.ts'
-import type { Log } from '../lib/local/log.ts'
-import { AUDIT_TOPIC } from '../lib/local/stack.ts'
+import type { ReadableSource } from '../lib/local/poller-lane.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 
 /** An entry of the audit topic, and where it stands there. */
@@ -41,12 +41,16 @@ export interface Ledger {
   readonly unreadable: number
 }
 
-/** Every committed record of a topic, partition after partition. */
-export async function* recordsOf(log: Log, topic: string): AsyncGenerator<readonly SourceRecord[]> {
-  const ends = await log.endOffsets(topic)
-  for (const [partition, end] of ends.entries()) {
-    for (let from = 0n; from < end;) {
-      const { records, next } = await log.read(topic, partition, from)
+/** Every committed record of a topic, partition after partition, a list for each read. */
+export async function* recordsOf(
+  source: ReadableSource,
+  topic: string,
+): AsyncGenerator<readonly SourceRecord[]> {
+  const partitions = await source.partitions(topic)
+  for (let partition = 0; partition < partitions; partition++) {
+    const { first, end } = await source.offsets({ topic, partition })
+    for (let from = first; from < end;) {
+      const { records, next } = await source.fetch({ topic, partition }, from, PAGE)
       if (records.length > 0) yield records
       if (next <= from) break
       from = next
@@ -54,14 +58,19 @@ export async function* recordsOf(log: Log, topic: string): AsyncGenerator<readon
   }
 }
 
-export async function countRecords(log: Log, topic: string): Promise<number> {
+const PAGE = { maxBytes: 1_048_576, maxRecords: 10_000 }
+
+export async function countRecords(source: ReadableSource, topic: string): Promise<number> {
   let count = 0
-  for await (const records of recordsOf(log, topic)) count += records.length
+  for await (const records of recordsOf(source, topic)) count += records.length
   return count
 }
 
 /** Reads the audit topic once. `places` are the records (`topic/partition/offset`) whose end is to be known by itself. */
-export async function readLedger(log: Log, places: ReadonlySet<string>): Promise<Ledger> {
+export async function readLedger(
+  { records: source, auditTopic }: Topics,
+  places: ReadonlySet<string>,
+): Promise<Ledger> {
   const rejected = new Map<RejectionCode, number>()
   const outputs = new Map<string, Map<string, number>>()
   const asked = new Map<string, string>()
@@ -70,7 +79,7 @@ export async function readLedger(log: Log, places: ReadonlySet<string>): Promise
   let refusal: EntryPlace | undefined
   let neighbours: readonly [EntryPlace, EntryPlace] | undefined
   let before: EntryPlace | undefined
-  for await (const records of recordsOf(log, AUDIT_TOPIC)) {
+  for await (const records of recordsOf(source, auditTopic)) {
     for (const { value, partition, offset } of records) {
       const place = { auditPartition: partition, auditOffset: offset }
       const segment = value === null || value[0] === JSON_OBJECT ? undefined : parseSegment(value)

@@ -12,7 +12,7 @@ import { checkContracts } from '../lib/contract/load.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import { DEMO_EVENTS, demoOffers, inputOffers, openInput } from './offers.ts'
 import { count, Progress } from './progress.ts'
-import { type Plan, runDemo } from './run.ts'
+import { type Plan, runLocally } from './run.ts'
 import { summaryJson, summaryText } from './summary.ts'
 
 interface Flags {
@@ -24,7 +24,8 @@ interface Flags {
 }
 
 /** What the flags come to, all of it checked. */
-interface Settings extends Omit<Plan, 'folder'> {
+interface Settings extends Plan {
+  readonly bundle: Uint8Array
   readonly keep: string | undefined
   readonly input: string | undefined
   readonly json: boolean
@@ -67,7 +68,11 @@ async function demonstrate(settings: Settings, { ...screen }: Terminal): Promise
       `${paint(screen.colours.out, 'bold', 'sealgate')}: ${what}, on an embedded stack in ${folder}\n`,
     )
   }
-  const outcome = await runDemo({ ...settings, folder }, new Progress(screen, settings.json))
+  const outcome = await runLocally(
+    { folder, bundle: settings.bundle },
+    settings,
+    new Progress(screen, settings.json),
+  )
   if (settings.json) screen.write(summaryJson(outcome))
   else {
     const style = {

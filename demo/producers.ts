@@ -4,12 +4,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pace, type Paced, untilNextSecond } from '../cli/pace.ts'
+import { recordOf, topicsOf } from '../cli/send.ts'
+import type { World } from '../cli/world.ts'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
-import { createSealer, type SealedMessage, type Sealer, type SealerOptions } from '../lib/client/sealer.ts'
+import { createSealer, type Sealer, type SealerOptions } from '../lib/client/sealer.ts'
 import { describeFault, type Fault } from '../lib/errors.ts'
 import { partitionOf } from '../lib/envelope/partition.ts'
-import type { NewMessage } from '../lib/local/log.ts'
-import type { Stack } from '../lib/local/stack.ts'
+import type { Message } from '../lib/ports.ts'
 import type { Offer, Offered } from './offers.ts'
 
 /** What sealing came to. */
@@ -54,30 +55,20 @@ const MAX_WAITING_BYTES = 16 * 1024 * 1024
 const SAMPLES_PER_TYPE = 8
 const MAX_SAMPLES = 400
 
-/** A sealer of an issuer of this stack. */
-export function sealerOf(stack: Stack, iss: string, options: Partial<SealerOptions> = {}): Sealer {
-  const partitions = async (topic: string): Promise<number> => (await stack.log.endOffsets(topic)).length
-  return createSealer({ ...stack.producer(iss), partitions, clock: stack.clock, ...options })
-}
-
-/** A sealed message as a record of the log. */
-export function recordOf(topic: string, { partition, key, value, headers }: SealedMessage): NewMessage {
-  return {
-    topic,
-    partition,
-    key,
-    value,
-    headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
-  }
+/** A sealer of an issuer of this world. */
+export function sealerOf(world: World, iss: string, options: Partial<SealerOptions> = {}): Sealer {
+  const partitions = (topic: string): Promise<number> => world.records.partitions(topic)
+  const { clock } = world
+  return createSealer({ ...world.producer(iss), partitions, topicOf: topicsOf(world), clock, ...options })
 }
 
 /** Seals what is offered, to its end, and appends it to the channels' topics. */
 export async function sealAll(
-  stack: Stack,
+  world: World,
   offers: AsyncIterable<Offered>,
   watch: SealingWatch,
 ): Promise<SealedCount> {
-  const producers = new Producers(stack, watch)
+  const producers = new Producers(world, watch)
   try {
     for await (const offered of offers) await producers.take(offered)
     return await producers.finish()
@@ -87,7 +78,7 @@ export async function sealAll(
 }
 
 class Producers {
-  readonly #stack: Stack
+  readonly #world: World
   readonly #watch: SealingWatch
   readonly #sealers = new Map<string, Sealer>()
   readonly #counts = new Map<string, Promise<number>>()
@@ -101,8 +92,8 @@ class Producers {
   #keyless = 0
   #waitedMs = 0
 
-  constructor(stack: Stack, watch: SealingWatch) {
-    this.#stack = stack
+  constructor(world: World, watch: SealingWatch) {
+    this.#world = world
     this.#watch = watch
   }
 
@@ -146,7 +137,7 @@ class Producers {
   #partitions(channel: string): Promise<number> {
     const known = this.#counts.get(channel)
     if (known !== undefined) return known
-    const count = this.#stack.log.endOffsets(channel).then(({ length }) => length)
+    const count = this.#world.records.partitions(topicsOf(this.#world)(channel))
     this.#counts.set(channel, count)
     return count
   }
@@ -156,20 +147,20 @@ class Producers {
     const going = this.#chooseRound()
     if (going.length === 0) {
       const begun = performance.now()
-      await sleep(untilNextSecond(this.#stack.clock.now()))
+      await sleep(untilNextSecond(this.#world.clock.now()))
       this.#waitedMs += performance.now() - begun
       return
     }
     const messages = await this.#seal(going)
-    if (messages.length > 0) await this.#stack.log.append(messages)
-    this.#pace.appended(this.#stack.clock.now())
+    if (messages.length > 0) await this.#world.append(messages)
+    this.#pace.appended(this.#world.clock.now())
     this.#sealed += messages.length
     this.#watch.onSealed(this.#sealed)
   }
 
   /** In order within a partition: behind one that has to wait, the others of its partition wait too. */
   #chooseRound(): Waiting[] {
-    this.#pace.begin(this.#stack.clock.now())
+    this.#pace.begin(this.#world.clock.now())
     const going: Waiting[] = []
     const staying: Waiting[] = []
     const blocked = new Set<string>()
@@ -191,15 +182,15 @@ class Producers {
   }
 
   /** The records of those that can be sealed, in their order. */
-  async #seal(going: readonly Waiting[]): Promise<NewMessage[]> {
+  async #seal(going: readonly Waiting[]): Promise<Message[]> {
     const groups = Map.groupBy(going, ({ offer }) => JSON.stringify([offer.iss, offer.channel]))
-    const records = new Map<Waiting, NewMessage>()
+    const records = new Map<Waiting, Message>()
     await Promise.all(Array.from(groups.values(), (group) => this.#sealGroup(group, records)))
     return going.map((waiting) => records.get(waiting)).filter((record) => record !== undefined)
   }
 
   /** One producer's events of one channel. Those that the sealer refuses are skipped, and the others sealed. */
-  async #sealGroup(group: readonly Waiting[], records: Map<Waiting, NewMessage>): Promise<void> {
+  async #sealGroup(group: readonly Waiting[], records: Map<Waiting, Message>): Promise<void> {
     const [first] = group
     if (first === undefined) return
     const { iss, channel } = first.offer
@@ -228,7 +219,7 @@ class Producers {
   }
 
   #sealer(iss: string): Sealer {
-    const sealer = this.#sealers.get(iss) ?? sealerOf(this.#stack, iss)
+    const sealer = this.#sealers.get(iss) ?? sealerOf(this.#world, iss)
     this.#sealers.set(iss, sealer)
     return sealer
   }

@@ -1,14 +1,17 @@
 /** The whole story, from the first event to the last tampering, as data. What should have been and is not stands in its `problems`. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { stackWorld } from '../cli/stack-world.ts'
+import { closing, type World } from '../cli/world.ts'
 import { ingestHandler } from '../functions/ingest.ts'
-import { createIngest } from '../lib/admission/slice.ts'
+import { createIngest, type IngestParts } from '../lib/admission/slice.ts'
 import { QUARANTINE_HEADERS } from '../lib/admission/route.ts'
 import { recordKey } from '../lib/audit/entry.ts'
 import type { VerificationReport } from '../lib/audit/verification.ts'
 import type { Contracts } from '../lib/contract/contract.ts'
 import { type Fault, Outage, type RejectionCode } from '../lib/errors.ts'
-import { type Poller, polledLog, startPoller } from '../lib/local/poller.ts'
-import { openStack, QUARANTINE_TOPIC, type Stack } from '../lib/local/stack.ts'
+import { type Poller, startPoller } from '../lib/local/poller.ts'
+import type { PolledSource } from '../lib/local/poller-lane.ts'
+import { openStack } from '../lib/local/stack.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import { createGate, SOFTWARE } from '../lib/runtime.ts'
 import { type Attack, forge, LIES_RIPEN_MS, type Loot, sealLies } from './attacks.ts'
@@ -32,10 +35,15 @@ export interface Watch {
   onFault(fault: Fault): void
 }
 
+/** Where it is told: topics with nothing in them, and a gate for them. */
+export interface Stage {
+  readonly world: World
+  gateParts(): IngestParts
+  /** As the poller reads and keeps its offsets. */
+  readonly polled: { readonly source: PolledSource; readonly group: string }
+}
+
 export interface Plan {
-  /** Where the stack is made; empty or not there yet. */
-  readonly folder: string
-  readonly bundle: Uint8Array
   /** How many events there will be, where that is known. */
   readonly expected: number | undefined
   /** Whether each of them is to be admitted. */
@@ -67,7 +75,8 @@ export interface Outcome {
   readonly problems: readonly string[]
 }
 
-const PARTITIONS = 4
+/** Of each topic. */
+export const PARTITIONS = 4
 const ATTACKS_OF_A_KIND = 8
 const LANES = 4
 const BATCH_SIZE = 1_000
@@ -76,50 +85,58 @@ const LOOK_MS = 100
 /** Nothing decided for so long: something does not answer. */
 const STALL_MS = 60_000
 const MAX_LOOT = 64
-const LOOT_PER_PARTITION = 64
+const LOOT = { maxBytes: 1_048_576, maxRecords: 64 }
 
-export async function runDemo(plan: Plan, watch: Watch): Promise<Outcome> {
-  const { folder, bundle } = plan
+/** On an embedded stack that is made in `folder`, which is empty or not there yet. */
+export async function runLocally(
+  { folder, bundle }: { readonly folder: string; readonly bundle: Uint8Array },
+  plan: Plan,
+  watch: Watch,
+): Promise<Outcome> {
   const stack = await openStack({ folder, bundle, partitions: PARTITIONS, software: SOFTWARE })
-  try {
-    return await new Run(stack, plan, watch).tell()
-  } finally {
-    await stack.close()
-  }
+  return closing(stackWorld(stack), (world) => {
+    const polled = { source: world.records, group: 'sealgate-ingest' }
+    return runOn({ world, gateParts: () => stack.gateParts(), polled }, plan, watch)
+  })
+}
+
+export function runOn(stage: Stage, plan: Plan, watch: Watch): Promise<Outcome> {
+  return new Run(stage, plan, watch).tell()
 }
 
 class Run {
-  readonly #stack: Stack
+  readonly #stage: Stage
+  readonly #world: World
   readonly #plan: Plan
   readonly #watch: Watch
   readonly #loot: Loot
 
-  constructor(stack: Stack, plan: Plan, watch: Watch) {
-    this.#stack = stack
+  constructor(stage: Stage, plan: Plan, watch: Watch) {
+    this.#stage = stage
+    this.#world = stage.world
     this.#plan = plan
     this.#watch = watch
-    this.#loot = { stack, partitions: PARTITIONS, count: ATTACKS_OF_A_KIND }
+    this.#loot = { world: stage.world, partitions: PARTITIONS, count: ATTACKS_OF_A_KIND }
   }
 
   async tell(): Promise<Outcome> {
-    const stack = this.#stack
+    const world = this.#world
     const watch = this.#watch
-    const { contracts } = stack
+    const { contracts } = world
     const sealing = await this.#phase('seal', () =>
-      sealAll(stack, this.#plan.offers(contracts), {
+      sealAll(world, this.#plan.offers(contracts), {
         onSealed: (records) => watch.onProgress(records, this.#plan.expected),
         onFault: (fault) => watch.onFault(fault),
       }),
     )
     const lies = await sealLies(sealing.samples, this.#loot)
     const ripe = performance.now() + LIES_RIPEN_MS
-    const gate = createGate(createIngest(stack.gateParts()), 'throw')
+    const gate = createGate(createIngest(this.#stage.gateParts()), 'throw')
     const handler = ingestHandler(() => Promise.resolve(gate))
     const work = new Stopwatch()
     const poller = await startPoller({
-      source: polledLog(stack.log),
-      group: 'sealgate-ingest',
-      topics: stack.ingress,
+      ...this.#stage.polled,
+      topics: world.sources,
       handler: (event, context) => work.during(() => handler(event, context)),
       options: { batchSize: BATCH_SIZE, batchingWindowMs: WINDOW_MS, concurrency: LANES },
     })
@@ -138,14 +155,14 @@ class Run {
       await gate.close()
     }
     const deliveries = await this.#phase('open', () =>
-      openOutputs(stack, sealing.samples, (records) => watch.onProgress(records, undefined)),
+      openOutputs(world, sealing.samples, (records) => watch.onProgress(records, undefined)),
     )
-    const ledger = await readLedger(stack.log, new Set(attacked.places.flat()))
-    const audit = await openAudit(stack)
+    const ledger = await readLedger(world, new Set(attacked.places.flat()))
+    const audit = await openAudit(world)
     const report = await this.#phase('verify', () => verifyWhole(audit))
     const tamperings = await this.#phase('tamper', () => tamper(audit, ledger))
     let sent = 0
-    for (const topic of stack.ingress) sent += await countRecords(stack.log, topic)
+    for (const topic of world.sources) sent += await countRecords(world.records, topic)
     const { invocations } = poller.stats()
     const eventsPerSecond = seconds > 0 ? Math.round(sealing.sealed / seconds) : 0
     const attacks = outcomesOf(attacked, ledger)
@@ -154,7 +171,7 @@ class Run {
       events: eventsOf(ledger, attacks),
       ...{ eventsPerSecond, invocations },
     }
-    const quarantined = await countRecords(stack.log, QUARANTINE_TOPIC)
+    const quarantined = await countRecords(world.records, world.quarantineTopic)
     return { ...outcome, problems: problemsOf(outcome, quarantined, this.#plan.isSound) }
   }
 
@@ -188,14 +205,14 @@ class Run {
 
   /** Some of the records that were admitted, from every partition. */
   async #admitted(): Promise<SourceRecord[]> {
-    const { log, ingress } = this.#stack
+    const { records: source, sources, quarantineTopic } = this.#world
     const refused = new Set<string>()
-    for await (const records of recordsOf(log, QUARANTINE_TOPIC))
+    for await (const records of recordsOf(source, quarantineTopic))
       for (const record of records) refused.add(originOf(record))
     const byPartition: SourceRecord[][] = []
-    for (const topic of ingress) {
+    for (const topic of sources) {
       for (let partition = 0; partition < PARTITIONS; partition++) {
-        const { records } = await log.read(topic, partition, 0n, { maxRecords: LOOT_PER_PARTITION })
+        const { records } = await source.fetch({ topic, partition }, 0n, LOOT)
         byPartition.push(records.filter((record) => !refused.has(recordKey(topic, partition, record.offset))))
       }
     }
@@ -206,7 +223,7 @@ class Run {
     const places: string[][] = []
     const before = poller.stats().records
     for (const { records } of attacks) {
-      const appended = await this.#stack.log.append(records)
+      const appended = await this.#world.append(records)
       places.push(appended.map(({ topic, partition, offset }) => recordKey(topic, partition, offset)))
     }
     await this.#drain(poller, before + places.flat().length)

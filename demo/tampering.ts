@@ -2,6 +2,7 @@
  * What an insider with access to the brokers' disks may do to the audit, done to a copy of it as it is read: the log
  * itself stays as it is. Verification has to find each, and to name it.
  */
+import type { Topics } from '../cli/world.ts'
 import { closeSegment, parseSegment } from '../lib/audit/segment.ts'
 import {
   type AuditBreak,
@@ -12,12 +13,8 @@ import {
 } from '../lib/audit/verification.ts'
 import { generateKeyPair, type PublicKey } from '../lib/envelope/crypto.ts'
 import { ED25519 } from '../lib/envelope/suite.ts'
-import { createDirectory } from '../lib/keys/directory-reader.ts'
 import { auditSource } from '../lib/local/audit-source.ts'
-import { polledLog } from '../lib/local/poller.ts'
 import { localSigner } from '../lib/keys/signer.ts'
-import { createLocalPositions } from '../lib/local/log-sink.ts'
-import { AUDIT_TOPIC, LOCAL_GATEWAY, type Stack } from '../lib/local/stack.ts'
 import type { TopicPartition } from '../lib/ports.ts'
 import type { EntryPlace, Ledger, Tail } from './ledger.ts'
 
@@ -40,22 +37,28 @@ export interface OpenAudit {
 
 const READ_MS = 30_000
 
-/** The audit of a stack, with the heads in its positions and the gate's own key, out of the signed directory. */
-export async function openAudit(stack: Stack): Promise<OpenAudit> {
-  const { log, clock } = stack
-  const { deployment } = stack.gateParts().settings
-  const sources: TopicPartition[] = []
-  for (const topic of stack.ingress)
-    for (const partition of (await log.endOffsets(topic)).keys()) sources.push({ topic, partition })
-  const positions = createLocalPositions(log, { deployment })
-  const { snapshot } = await createDirectory({ ...stack.directory, clock }).snapshot(clock.now() + READ_MS)
+/** The audit, with the heads in the positions and the gate's own keys, out of the signed directory. */
+export async function openAudit({
+  clock,
+  records,
+  positions,
+  sources,
+  ...topics
+}: Topics): Promise<OpenAudit> {
+  const places: TopicPartition[] = []
+  for (const topic of sources) {
+    const count = await records.partitions(topic)
+    places.push(...Array.from({ length: count }, (_, partition) => ({ topic, partition })))
+  }
+  const keys = await topics.gateKeys()
   return {
     source: () =>
-      auditSource(polledLog(log), AUDIT_TOPIC, { positions, sources, deadline: clock.now() + READ_MS }),
-    keyOf: (kid) => {
-      const row = snapshot.signingKey(kid)
-      return row?.iss === LOCAL_GATEWAY ? row.key : undefined
-    },
+      auditSource(records, topics.auditTopic, {
+        positions,
+        sources: places,
+        deadline: clock.now() + READ_MS,
+      }),
+    keyOf: (kid) => keys.get(Buffer.from(kid).toString('base64url')),
   }
 }
 

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { deliverTo } from '../cli/send.ts'
 import { createIngest } from '../lib/admission/slice.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
 import type { SealerOptions } from '../lib/client/sealer-options.ts'
@@ -98,16 +99,7 @@ export async function openShop(
       createSealer({
         ...stack.producer(iss),
         partitions: async (topic) => (await log.endOffsets(topic)).length,
-        deliver: ({ topic, messages }) =>
-          log.append(
-            messages.map(({ partition, key, value, headers }) => ({
-              topic,
-              partition,
-              key,
-              value,
-              headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
-            })),
-          ),
+        deliver: deliverTo(log),
         ...options,
       }),
     gate: (change = (parts) => parts) => createGate(createIngest(change(stack.gateParts())), 'throw'),

@@ -68,6 +68,15 @@ export class KafkaClients {
     await client.connect()
   }
 
+  /** One outside any transaction, not connected yet. It sends once, or not at all: sent again, order would be lost. */
+  plainProducer(): Producer {
+    return this.#kafka.producer({
+      retry: { retries: 0 },
+      allowAutoTopicCreation: false,
+      createPartitioner: explicitPartitions,
+    })
+  }
+
   /** Asks by the one connection for questions; it is thrown away at the first error, and when it was idle for long. */
   async ask<T>(question: (admin: Admin) => Promise<T>): Promise<T> {
     if (this.#closed) throw new Outage('sink-unavailable', 'This sink has been closed.')

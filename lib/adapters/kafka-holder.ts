@@ -1,11 +1,11 @@
 /** A process's hold on a source partition: its transactional producer (exactly-once.md §1, §3). */
 import type { Producer, Transaction } from 'kafkajs'
 import { Outage } from '../errors.ts'
-import { batchBytes, type Message, type TopicPartition } from '../ports.ts'
+import type { Message, TopicPartition } from '../ports.ts'
 import { disconnect, type KafkaClients, type Limit } from './kafka-clients.ts'
 import { isBusy, isCold, kafkaOutage, type Operation } from './kafka-outage.ts'
 import { groupName, type GroupOffset, type StoredOffset, StoredPosition } from './kafka-position.ts'
-import { wireHeaders } from './kafka-repairs.ts'
+import { largestOf, nameOf, topicMessages } from './kafka-wire.ts'
 
 /** Where a source partition's truth is kept. */
 export interface Place {
@@ -126,19 +126,9 @@ export class Holder {
 
   async #send(transaction: Transaction, messages: readonly Message[], limit: Limit): Promise<void> {
     if (messages.length === 0) return
-    const topicMessages = Array.from(
-      Map.groupBy(messages, ({ topic }) => topic),
-      ([topic, ofTopic]) => ({
-        topic,
-        messages: ofTopic.map(({ partition, key, value, headers }) => ({
-          partition,
-          key: key && asBuffer(key),
-          value: value && asBuffer(value),
-          headers: wireHeaders(headers),
-        })),
-      }),
+    const answers = await this.#within(limit, () =>
+      transaction.sendBatch({ acks: -1, topicMessages: topicMessages(messages) }),
     )
-    const answers = await this.#within(limit, () => transaction.sendBatch({ acks: -1, topicMessages }))
     // kafkajs leaves out what it finds no leader for (K14): everything sent must have been answered for.
     const written = new Set(answers.map(({ topicName, partition }) => `${topicName}-${partition}`))
     for (const message of messages) {
@@ -175,16 +165,4 @@ export async function fetchOffset(
 export function operationOn(place: Place, what: string, topics: readonly string[]): Operation {
   const { source, group, transactionalId } = place
   return { name: `${what} ${nameOf(source)}`, topics, group, transactionalId }
-}
-
-export const nameOf = ({ topic, partition }: TopicPartition): string => `${topic}-${partition}`
-
-const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-
-function largestOf(messages: readonly Message[]): Pick<Operation, 'largest'> {
-  const sizes = new Map<string, number>()
-  for (const message of messages)
-    sizes.set(nameOf(message), (sizes.get(nameOf(message)) ?? 0) + batchBytes(message))
-  const [largest] = [...sizes].sort(([, a], [, b]) => b - a)
-  return largest === undefined ? {} : { largest: { place: largest[0], bytes: largest[1] } }
 }

@@ -5,10 +5,11 @@
 import { ConfigError, Outage } from '../errors.ts'
 import type { Clock, Position, PositionAdmin, Sink, SinkSession, TopicPartition } from '../ports.ts'
 import { KafkaClients } from './kafka-clients.ts'
-import { fetchOffset, Holder, nameOf, operationOn, type Place } from './kafka-holder.ts'
+import { fetchOffset, Holder, operationOn, type Place } from './kafka-holder.ts'
 import { kafkaOutage } from './kafka-outage.ts'
 import { groupName, MAX_STATE_BYTES, StoredPosition } from './kafka-position.ts'
 import type { KafkaSinkSettings } from './kafka-settings.ts'
+import { nameOf } from './kafka-wire.ts'
 
 /** kafkajs makes one record batch of what goes to a topic-partition, and a topic takes 1 MiB unless told otherwise. */
 const MAX_BATCH_BYTES = 900_000

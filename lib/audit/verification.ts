@@ -20,8 +20,8 @@ export interface AuditSource {
   partitions(): Promise<number>
   /** Committed records only, in offset order, to the end as it is when reading begins. */
   read(partition: number): AsyncIterable<AuditRecord>
-  /** The heads in the positions, by `topic/partition`; absent where the source does not know them. */
-  heads?(): Promise<ReadonlyMap<string, AuditHead>>
+  /** The heads in the positions, by `topic/partition`; absent or undefined where the source does not know them. */
+  heads?(): Promise<ReadonlyMap<string, AuditHead> | undefined>
 }
 
 export interface VerificationOptions {

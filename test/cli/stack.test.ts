@@ -134,8 +134,8 @@ describe('on a running stack', () => {
     [['inspect', 'orders/0/99'], 'The partition ends before '],
     [['quarantine', 'show', '0'], 'fault 0: It is no place.'],
     [['quarantine', 'list', '--code', 'x', '--since', 'y'], 'fault --since: It is no time.'],
-    [['tail', 'orders', '--folder', ''], 'It is empty: name a folder, or leave it out.'],
-    [['audit', 'search', '--topic', 'x'], 'fault --topic: There is no topic x.'],
+    [['tail', 'orders', '--folder', ''], 'It is empty: name one, or leave it out.'],
+    [['audit', 'search', '--topic', 'x'], 'fault x: There is no such topic. There are: '],
     [['local', 'start', '--contracts', '/no/such'], 'fault /no/such: The folder cannot be read (ENOENT).'],
     [['local', 'start', '--contracts', CONTRACTS], 'runs the embedded log in this folder.'],
   ])('refuses %j with what to do, and exits 2', async (args, message) => {

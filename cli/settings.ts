@@ -1,0 +1,282 @@
+/**
+ * The settings of commands that work on a cluster: flags before environment before settings file, in one vocabulary, that
+ * of the function (docs/settings.md). docs/cli.md is the manual. All faults at once, each where its setting was given.
+ */
+import { existsSync, statSync } from 'node:fs'
+import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
+import { readContracts } from '../lib/adapters/contract-files.ts'
+import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
+import type { Contracts } from '../lib/contract/contract.ts'
+import { checkContracts } from '../lib/contract/load.ts'
+import type { PublicKey } from '../lib/envelope/crypto.ts'
+import { ConfigError, type Fault } from '../lib/errors.ts'
+import { privateKeyOf, readKafkaEnvironment, Reader, rootsOf, type SigningSettings } from '../lib/settings.ts'
+import { fileNameOf, type GivenSetting, isReadByOthers, readSettingsFile } from './settings-file.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** What a user may say about where a command is to work. */
+export interface PlaceFlags {
+  readonly folder?: string
+  readonly brokers?: string
+  readonly settings?: string
+}
+
+/** An embedded stack's folder, or the settings of a cluster, not yet read. */
+export type PlaceSettings = { readonly folder: string } | { readonly cluster: Given }
+
+/** What was given for a cluster, by whatever counts most, over the environment that the process has. */
+export interface Given {
+  readonly settings: readonly GivenSetting[]
+  readonly environment: Environment
+  /** The settings file, where there is one. */
+  readonly file: string | undefined
+}
+
+/** Topics of a cluster. */
+export interface TopicSettings {
+  readonly kafka: KafkaSinkSettings
+  readonly auditTopic: string
+  readonly quarantineTopic: string
+  /** The topics that the gate reads, and the channel of each; empty where they are not set. */
+  readonly channels: ReadonlyMap<string, string>
+  readonly directory: DirectorySettings | undefined
+}
+
+/** Who may say what: the gateway's name, and the signed key directory. */
+export interface DirectorySettings {
+  readonly gateway: string
+  /** The directory document's file. */
+  readonly path: string
+  readonly roots: readonly PublicKey[]
+}
+
+/** What sealing and opening need besides. */
+export interface EventSettings extends TopicSettings {
+  readonly directory: DirectorySettings
+  readonly contracts: Contracts
+  /** Output channels whose topic is named otherwise. */
+  readonly topics: ReadonlyMap<string, string>
+  /** The folder of an embedded key service; undefined: AWS KMS. */
+  readonly keyServiceFolder: string | undefined
+  /** By issuer: the key that it signs with, and its KEK where the directory gives it several. */
+  readonly signing: ReadonlyMap<string, SigningSettings>
+  readonly kekIds: ReadonlyMap<string, string>
+}
+
+export const SETTINGS_FILE = 'sealgate.yaml'
+const DEFAULT_FOLDER = '.sealgate'
+
+/** Those of the command line alone: the function neither has nor knows them. */
+const OWN = ['SEALGATE_KEY_SERVICE', 'SEALGATE_SIGNING_KEYS', 'SEALGATE_SIGNING_KIDS', 'SEALGATE_KEK_IDS']
+
+/** An environment as the function would have it. */
+export function functionEnvironment(environment: Environment): Environment {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !OWN.includes(name)))
+}
+
+/** Where a command works. Throws `ConfigError` where that cannot be told, or the settings file cannot be used. */
+export function choosePlace(
+  flags: PlaceFlags,
+  environment: Environment,
+  file: string = SETTINGS_FILE,
+): PlaceSettings {
+  const { folder, brokers, settings } = flags
+  const set = (name: string): string | undefined => (environment[name] === '' ? undefined : environment[name])
+  const local = set('SEALGATE_LOCAL')
+  if (folder !== undefined) {
+    if (brokers !== undefined || settings !== undefined) throw beside('--folder', 'the flags of a cluster')
+    return { folder }
+  }
+  const isNamed = brokers !== undefined || settings !== undefined
+  if (!isNamed && local !== undefined) {
+    if (set(BROKERS) !== undefined) throw beside('SEALGATE_LOCAL', BROKERS)
+    return { folder: local }
+  }
+  const path = settings ?? (existsSync(file) ? file : undefined)
+  const fromFile = path === undefined ? [] : readSettingsFile(path)
+  const fromEnvironment = Object.keys(environment)
+    .filter((name) => name.startsWith('SEALGATE_') && set(name) !== undefined)
+    .map((name): GivenSetting => ({ name, text: environment[name] ?? '', place: undefined }))
+  const fromFlags: GivenSetting[] =
+    brokers === undefined ? [] : [{ name: BROKERS, text: brokers, place: { where: '--brokers', path: '' } }]
+  const replaced = fromEnvironment.flatMap(
+    ({ name }) => ALTERNATIVES.find((names) => names.includes(name)) ?? [],
+  )
+  const all = new Map(
+    [...fromFile.filter(({ name }) => !replaced.includes(name)), ...fromEnvironment, ...fromFlags].map(
+      (given) => [given.name, given],
+    ),
+  )
+  const inFile = fromFile.find(({ name }) => name === 'SEALGATE_LOCAL')
+  all.delete('SEALGATE_LOCAL')
+  if (inFile !== undefined && brokers === undefined && set(BROKERS) === undefined) {
+    if (all.has(BROKERS)) throw beside(`${inFile.place?.where ?? ''}: local`, 'kafka.brokers')
+    return { folder: inFile.text }
+  }
+  if (path === undefined && !all.has(BROKERS)) return { folder: DEFAULT_FOLDER }
+  return { cluster: { settings: [...all.values()], environment, file: path } }
+}
+
+const BROKERS = 'SEALGATE_KAFKA_BROKERS'
+/** Where the environment has one of these, the file's others do not stand beside it. */
+const ALTERNATIVES = [
+  ['SEALGATE_KAFKA_SASL_PASSWORD', 'SEALGATE_KAFKA_SASL_PASSWORD_FILE', 'SEALGATE_KAFKA_SASL_SECRET'],
+]
+
+const beside = (where: string, other: string): ConfigError =>
+  new ConfigError([
+    { where, what: `It is set beside ${other}.`, fix: 'Leave out one of them: the stack, or the cluster.' },
+  ])
+
+/** Settings of commands that look at topics alone; with `needsDirectory`, those of the key directory must be there. */
+export function readTopicSettings(given: Given, needsDirectory: boolean): TopicSettings {
+  const reading = new Reading(given)
+  const settings = reading.topics(needsDirectory)
+  reading.finish()
+  return settings
+}
+
+/** Settings of commands that seal or open. */
+export async function readEventSettings(given: Given): Promise<EventSettings> {
+  const reading = new Reading(given)
+  const settings = await reading.events()
+  reading.finish()
+  return settings
+}
+
+const LOCAL_SERVICE = /^local:./
+const SIGNING_KEY = /^(file:.+|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/
+/** Stands where there were faults, and goes no further. */
+const NO_CONTRACTS: Contracts = { digest: new Uint8Array(), all: [], find: () => undefined }
+
+class Reading {
+  readonly #reader: Reader
+  readonly #environment: Environment
+  readonly #places: ReadonlyMap<string, GivenSetting['place']>
+  readonly #file: string | undefined
+
+  constructor({ settings, environment, file }: Given) {
+    const texts = settings.map(({ name, text }) => [name, text] as const)
+    this.#environment = { ...environment, ...Object.fromEntries(texts) }
+    this.#reader = new Reader(this.#environment)
+    this.#places = new Map(settings.map(({ name, place }) => [name, place]))
+    this.#file = file
+  }
+
+  topics(needsDirectory: boolean): TopicSettings {
+    const reader = this.#reader
+    const kafka = this.#kafka()
+    const deployment = kafka?.deployment ?? ''
+    const isSet = ['SEALGATE_DIRECTORY', 'SEALGATE_ROOTS'].some((name) => reader.optional(name) !== undefined)
+    return {
+      kafka: kafka ?? NO_KAFKA,
+      auditTopic: reader.optional('SEALGATE_AUDIT_TOPIC') ?? `${deployment}.audit`,
+      quarantineTopic: reader.optional('SEALGATE_QUARANTINE_TOPIC') ?? `${deployment}.quarantine`,
+      channels: reader.pairs('SEALGATE_CHANNELS', 'topic=channel'),
+      directory: needsDirectory || isSet ? this.#directory() : undefined,
+    }
+  }
+
+  async events(): Promise<EventSettings> {
+    const reader = this.#reader
+    const topics = this.topics(true)
+    const service = reader.optional('SEALGATE_KEY_SERVICE') ?? 'aws'
+    if (service !== 'aws' && !LOCAL_SERVICE.test(service))
+      reader.fault('SEALGATE_KEY_SERVICE', 'It is no key service.', 'Set aws (the default), or local:FOLDER.')
+    const kids = reader.pairs('SEALGATE_SIGNING_KIDS', 'issuer=kid')
+    const keys = reader.pairs('SEALGATE_SIGNING_KEYS', 'issuer=file:PATH or issuer=ARN', SIGNING_KEY)
+    return {
+      ...topics,
+      directory: topics.directory ?? this.#directory(),
+      contracts: await this.#contracts(),
+      topics: reader.pairs('SEALGATE_TOPICS', 'channel=topic'),
+      keyServiceFolder: service === 'aws' ? undefined : service.slice('local:'.length),
+      signing: new Map(Array.from(keys, ([iss, key]) => [iss, this.#signing(key, kids.get(iss))])),
+      kekIds: reader.pairs('SEALGATE_KEK_IDS', 'issuer=kekId'),
+    }
+  }
+
+  /** Throws `ConfigError` where anything was wrong, and says where each setting was given. */
+  finish(): void {
+    const faults = this.#reader.faults.map((fault) => this.#placed(fault))
+    if (faults.length > 0) throw new ConfigError(faults)
+  }
+
+  #kafka(): KafkaSinkSettings | undefined {
+    for (const name of ['SEALGATE_KAFKA_SASL_PASSWORD_FILE', 'SEALGATE_KAFKA_SSL_KEY'] as const)
+      this.#refuseOpen(name, this.#reader.optional(name))
+    try {
+      return readKafkaEnvironment(functionEnvironment(this.#environment))
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      this.#reader.faults.push(...error.faults)
+      return undefined
+    }
+  }
+
+  #directory(): DirectorySettings {
+    const reader = this.#reader
+    const documentFix = "Name the key directory's file."
+    return {
+      gateway: reader.text('SEALGATE_NAME', "Set the gateway's name."),
+      path: reader.file('SEALGATE_DIRECTORY', documentFix, () => reader.optional('SEALGATE_DIRECTORY')) ?? '',
+      roots:
+        reader.file(
+          'SEALGATE_ROOTS',
+          'Name a file with the public JWK of the root, or a list of two.',
+          rootsOf,
+        ) ?? [],
+    }
+  }
+
+  /** A bundle, or the folder of files that one is built from. */
+  async #contracts(): Promise<Contracts> {
+    const reader = this.#reader
+    const name = 'SEALGATE_CONTRACTS'
+    const fix = 'Name a folder of contracts, or a bundle (sealgate contracts build).'
+    const path = reader.optional(name)
+    if (path === undefined || !statSync(path, { throwIfNoEntry: false })?.isDirectory())
+      return reader.file(name, fix, loadBundle) ?? NO_CONTRACTS
+    try {
+      const { files, faults } = checkContracts(await readContracts(path))
+      reader.faults.push(...faults)
+      return faults.length > 0 ? NO_CONTRACTS : loadBundle(buildBundle(files))
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      reader.faults.push(...error.faults)
+      return NO_CONTRACTS
+    }
+  }
+
+  #signing(value: string, kid: string | undefined): SigningSettings {
+    const name = 'SEALGATE_SIGNING_KEYS'
+    if (!value.startsWith('file:')) return { arn: value, kid }
+    const path = value.slice('file:'.length)
+    this.#refuseOpen(name, path)
+    const key = this.#reader.read(name, path, 'Name a file with a private JWK.', privateKeyOf)
+    return key === undefined ? { arn: '', kid } : { key }
+  }
+
+  /** As ssh does: a private key or password that others can read is used by nobody who cares. */
+  #refuseOpen(name: string, path: string | undefined): void {
+    const stats = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false })
+    if (stats !== undefined && isReadByOthers(stats))
+      this.#reader.fault(name, `Others can read ${path ?? ''}.`, `chmod 600 ${path ?? ''}`)
+  }
+
+  #placed(fault: Fault): Fault {
+    const [name = ''] = /^SEALGATE_[A-Z0-9_]+/.exec(fault.where) ?? []
+    const place = this.#places.get(name)
+    if (place !== undefined) {
+      const { where, line, path } = place
+      const what = path === '' ? fault.what : `${path}: ${fault.what}`
+      return { ...fault, where, ...(line !== undefined && { line }), what }
+    }
+    // What is set nowhere is looked for in the file first.
+    if (name === '' || this.#file === undefined || this.#environment[name] !== undefined) return fault
+    return { ...fault, where: this.#file, what: `${fileNameOf(name)}: ${fault.what}` }
+  }
+}
+
+const NO_KAFKA: KafkaSinkSettings = readKafkaSettings({ brokers: ['none.invalid:1'], deployment: 'none' })

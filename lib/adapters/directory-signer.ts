@@ -1,0 +1,37 @@
+/** Signing as an issuer, with a key that the key directory has for it: otherwise whoever reads would refuse what it signs. */
+import { ConfigError } from '../errors.ts'
+import { type DirectorySnapshot, maySign } from '../keys/directory.ts'
+import { localSigner } from '../keys/signer.ts'
+import type { Clock, Signer } from '../ports.ts'
+import type { SigningSettings } from '../settings.ts'
+import { kmsSigner } from './kms.ts'
+
+export interface DirectorySigner {
+  /** The issuer. */
+  readonly name: string
+  readonly signing: SigningSettings
+  readonly snapshot: DirectorySnapshot
+  readonly clock: Clock
+  /** The settings that name the key, and its kid where the directory has several: for faults. */
+  readonly where: { readonly key: string; readonly kid: string }
+}
+
+/** Throws `ConfigError` where the directory has no such key that may sign now, or several and none is named. */
+export function directorySigner({ name, signing, snapshot, clock, where }: DirectorySigner): Signer {
+  const now = Math.floor(clock.now() / 1000)
+  const fault = (what: string, fix: string): ConfigError => new ConfigError([{ where: where.key, what, fix }])
+  const publish = 'Publish it in the key directory, or set another.'
+  const ours = snapshot.signingKeys.filter(
+    (row) => row.iss === name && row.state === 'active' && maySign(row, now),
+  )
+  if ('key' in signing) {
+    const signer = localSigner(signing.key)
+    if (ours.some(({ kid }) => Buffer.compare(kid, signer.kid) === 0)) return signer
+    throw fault(`The key directory has no such key of ${name} that may sign now.`, publish)
+  }
+  const [row, second] = ours.filter(({ kidText }) => signing.kid === undefined || kidText === signing.kid)
+  if (row === undefined) throw fault(`The key directory has no key of ${name} that may sign now.`, publish)
+  if (second !== undefined)
+    throw fault(`The key directory has several keys of ${name}.`, `Say which by ${where.kid}.`)
+  return kmsSigner({ keyId: signing.arn, kid: row.kid, alg: row.key.suite.cose }, { clock })
+}
