@@ -5,6 +5,7 @@ import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-sett
 import type { IssuerLimits } from './admission/replay.ts'
 import { loadBundle } from './contract/bundle.ts'
 import type { Contracts } from './contract/contract.ts'
+import { topicFaults } from './contract/topics.ts'
 import { importPrivateKey, importPublicKey, type PrivateKey, type PublicKey } from './envelope/crypto.ts'
 import { suiteOf } from './envelope/suite.ts'
 import { ConfigError, type Fault } from './errors.ts'
@@ -144,14 +145,21 @@ function readCluster(reader: Reader, environment: Environment): Omit<ClusterSett
   const channels = reader.pairs('SEALGATE_CHANNELS', 'topic=channel')
   if (channels.size === 0)
     reader.fault('SEALGATE_CHANNELS', 'It names no source topic.', 'Set topic=channel,topic=channel.')
+  const topics = reader.pairs('SEALGATE_TOPICS', 'channel=topic')
+  const auditTopic = reader.optional('SEALGATE_AUDIT_TOPIC') ?? `${deployment}.audit`
+  const quarantineTopic = reader.optional('SEALGATE_QUARANTINE_TOPIC') ?? `${deployment}.quarantine`
+  const topicOf = (channel: string): string => topics.get(channel) ?? channel
+  reader.faults.push(
+    ...topicFaults(contracts ?? NO_CONTRACTS, { sources: channels, auditTopic, quarantineTopic, topicOf }),
+  )
   if (contracts !== undefined) checkAgainst(contracts, channels, pseudonyms, reader)
   return {
     localFolder: undefined,
     name: reader.text('SEALGATE_NAME', "Set this gateway's name, as producers name it as audience."),
     channels,
-    topics: reader.pairs('SEALGATE_TOPICS', 'channel=topic'),
-    auditTopic: reader.optional('SEALGATE_AUDIT_TOPIC') ?? `${deployment}.audit`,
-    quarantineTopic: reader.optional('SEALGATE_QUARANTINE_TOPIC') ?? `${deployment}.quarantine`,
+    topics,
+    auditTopic,
+    quarantineTopic,
     contracts: contracts ?? NO_CONTRACTS,
     directory: reader.text('SEALGATE_DIRECTORY', "Name the key directory's file."),
     roots:

@@ -177,6 +177,35 @@ describe('the settings of a gate on a cluster', () => {
     expect(placesOf({ ...rest, SEALGATE_CONTRACTS: plain })).toEqual(['SEALGATE_CHANNELS'])
   })
 
+  it('refuse a topic of two uses and a channel of two topics, all at once', () => {
+    const faults = faultsOf({
+      ...whole(),
+      SEALGATE_CHANNELS: 'source.orders=orders,copy.orders=orders,shop.audit=orders',
+      SEALGATE_QUARANTINE_TOPIC: 'shop.audit',
+      SEALGATE_TOPICS: 'orders.fulfilment=source.orders,orders.analytics=shop.audit',
+    })
+    expect(faults.map(({ where, text }) => `${where}: ${text}`)).toEqual([
+      'quarantine: shop.audit would be the quarantine topic, and is the audit topic. Give it a topic of its own.',
+      expect.stringMatching(
+        /^channel orders: It has two source topics, source\.orders and copy\.orders: a copy/,
+      ),
+      expect.stringMatching(
+        /^channel orders: It has two source topics, source\.orders and shop\.audit: a copy/,
+      ),
+      'channel orders: shop.audit would be a source topic, and is the audit topic. Use another topic.',
+      expect.stringMatching(
+        /consumer fulfilment: source\.orders would be the output topic of orders\.fulfilment, and is a source topic\. Give/,
+      ),
+      expect.stringMatching(/consumer analytics: shop\.audit would be .*, and is the audit topic\. Give/),
+    ])
+    const one = { SEALGATE_TOPICS: 'orders.fulfilment=out,orders.analytics=out' }
+    expect(faultsOf({ ...whole(), ...one }).map(({ text }) => text)).toEqual([
+      expect.stringMatching(
+        /^out would be the output topic of orders\.analytics, and is the output topic of/,
+      ),
+    ])
+  })
+
   it('take a private key from a file for tests, and never on Lambda', () => {
     const key = { SEALGATE_SIGNING_KEY: `file:${file('key.json', secret)}` }
     expect(clusterOf({ ...whole(), ...key }).signing).toHaveProperty('key')

@@ -10,6 +10,7 @@ import { firstPosition } from '../admission/position.ts'
 import { documentFile } from '../adapters/document-file.ts'
 import { loadBundle } from '../contract/bundle.ts'
 import type { Contracts } from '../contract/contract.ts'
+import { topicFaults } from '../contract/topics.ts'
 import { ConfigError } from '../errors.ts'
 import type { PublicKey } from '../envelope/crypto.ts'
 import { createDataKeys } from '../keys/data-keys.ts'
@@ -119,21 +120,13 @@ export async function connectStack(folder: string, software: string): Promise<St
   }
 }
 
-/** Outputs into an ingress topic would come back in, and those into the stack's own would be read as its records. */
+/** A stack's topics have their channels' names. */
 function refuseTakenTopics(contracts: Contracts): void {
-  const ingress = new Set(channelsOf(contracts))
-  const own = new Set([AUDIT_TOPIC, QUARANTINE_TOPIC])
-  const faults = contracts.all.flatMap(({ type, channel, routes }) => {
-    const outputs = routes
-      .filter((route) => ingress.has(route.channel) || own.has(route.channel))
-      .map((route) => ({
-        where: `contract for ${type}, consumer ${route.consumer}`,
-        what: `${route.channel} is ${own.has(route.channel) ? "the stack's own topic" : 'a channel that producers write to'}.`,
-        fix: 'Give the consumer a channel of its own.',
-      }))
-    if (!own.has(channel)) return outputs
-    const where = `contract for ${type}, channel`
-    return [...outputs, { where, what: `${channel} is the stack's own topic.`, fix: 'Use another channel.' }]
+  const faults = topicFaults(contracts, {
+    sources: new Map(channelsOf(contracts).map((channel) => [channel, channel])),
+    auditTopic: AUDIT_TOPIC,
+    quarantineTopic: QUARANTINE_TOPIC,
+    topicOf: (channel) => channel,
   })
   if (faults.length > 0) throw new ConfigError(faults)
 }

@@ -29,10 +29,18 @@ async function refused(text: string): Promise<string> {
 
 describe('a stack', () => {
   it.each([
-    ['to: orders.fulfilment', 'to: orders', 'fulfilment: orders is a channel that producers write to. Give'],
-    ['to: orders.analytics', `to: ${AUDIT_TOPIC}`, "analytics: local.audit is the stack's own topic. Give"],
-    ['to: orders.analytics', `to: ${QUARANTINE_TOPIC}`, "local.quarantine is the stack's own topic. Give"],
-    ['channel: orders', `channel: ${AUDIT_TOPIC}`, "channel: local.audit is the stack's own topic. Use"],
+    ['to: orders.fulfilment', 'to: orders', 'fulfilment/to: orders is a channel that producers write to'],
+    [
+      'to: orders.analytics',
+      `to: ${AUDIT_TOPIC}`,
+      'consumer analytics: local.audit would be the output topic',
+    ],
+    ['to: orders.analytics', `to: ${QUARANTINE_TOPIC}`, 'and is the quarantine topic. Give the consumer'],
+    [
+      'channel: orders',
+      `channel: ${AUDIT_TOPIC}`,
+      'local.audit would be a source topic, and is the audit topic',
+    ],
   ])('is not made by contracts with %s changed into %s', async (from, to, message) => {
     expect(await refused(ORDER_CONTRACT.replace(from, to))).toContain(message)
   })
