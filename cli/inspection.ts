@@ -1,12 +1,7 @@
 /** What a sealed record says of itself, read without any key: nothing here is verified. */
 import { CborError, CborReader } from '../lib/cbor.ts'
-import {
-  type Envelope,
-  encodeProof,
-  encodeProofHeader,
-  encodeSealedEvent,
-  parse,
-} from '../lib/envelope/format.ts'
+import { encodeProof, encodeProofHeader, encodeSealedEvent } from '../lib/envelope/encode.ts'
+import { type Envelope, parse } from '../lib/envelope/format.ts'
 import { ED25519, suiteOf } from '../lib/envelope/suite.ts'
 import { Rejection, type RejectionCode } from '../lib/errors.ts'
 import { parseRecord } from '../lib/keys/authenticate.ts'

@@ -5,16 +5,14 @@ import { Rejection } from '../errors.ts'
 import { encodeStatement, encStructure, type Place, sigStructure } from './binding.ts'
 import { type DataKey, equal, random } from './crypto.ts'
 import {
-  type Claims,
   encodeBody,
   encodeBodyHeader,
   encodePath,
   encodeProof,
   encodeProofHeader,
   encodeSealedEvent,
-  MAX_TREE_SIZE,
-  type Recipient,
-} from './format.ts'
+} from './encode.ts'
+import { type Claims, MAX_TREE_SIZE, type Recipient } from './format.ts'
 import { auditPath, leafHash, treeLevels } from './merkle.ts'
 import { A256GCM } from './suite.ts'
 import type { Verified } from './verify.ts'

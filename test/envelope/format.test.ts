@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { CborError, decodeCbor, encodeCbor } from '../../lib/cbor.ts'
 import { Rejection } from '../../lib/errors.ts'
 import { DataKey, generateKeyPair, type PublicKey, random, sign } from '../../lib/envelope/crypto.ts'
-import { encode, parse } from '../../lib/envelope/format.ts'
+import { encode } from '../../lib/envelope/encode.ts'
+import { parse } from '../../lib/envelope/format.ts'
 import {
   auditPath,
   auditPathLength,

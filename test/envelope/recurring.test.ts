@@ -2,13 +2,8 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CborReader, type CborValue, encodeCbor } from '../../lib/cbor.ts'
 import { DataKey, random } from '../../lib/envelope/crypto.ts'
-import {
-  encodeProof,
-  encodeProofHeader,
-  encodeSealedEvent,
-  parse,
-  TYP_PROOF,
-} from '../../lib/envelope/format.ts'
+import { encodeProof, encodeProofHeader, encodeSealedEvent } from '../../lib/envelope/encode.ts'
+import { parse, TYP_PROOF } from '../../lib/envelope/format.ts'
 import { sealBody } from '../../lib/envelope/seal.ts'
 import { ED25519 } from '../../lib/envelope/suite.ts'
 
