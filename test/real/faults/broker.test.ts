@@ -1,19 +1,15 @@
-/** A broker that dies, a network that is cut, and a process that sleeps longer than its transaction may last. */
+/** A network that is cut, and a process that sleeps longer than its transaction may last. */
 import { appendFile, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { freePorts } from '../stack/broker.ts'
-import { type RealStack, startStack, withAdmin } from '../stack/stack.ts'
+import { type RealStack, startStack } from '../stack/stack.ts'
 import { connection } from '../world.ts'
 import { Arena } from './arena.ts'
-import type { Handler } from './handler.ts'
+import { AT_WORK, judgeClean, restartBroker, workThrough } from './at-work.ts'
 import { Proxy } from './proxy.ts'
 
-const BROKER_KILLS = Number(process.env['FAULT_BROKER_KILLS'] ?? 4)
 const CUT_MS = 10_000
-/** Between two events, so that faults fall between and within them. */
-const PAUSE_MS = 50
-const FILL = 400
 
 let stack: RealStack
 let proxy: Proxy
@@ -51,73 +47,13 @@ async function addListener(port: number, advertised: number): Promise<void> {
     'transaction.abort.timed.out.transaction.cleanup.interval.ms=500',
   ]
   await appendFile(path, `${added.join('\n')}\n`)
-  await restartBroker('SIGTERM')
+  await restartBroker(stack, 'SIGTERM')
 }
-
-async function restartBroker(signal: 'SIGKILL' | 'SIGTERM', downMs = 0): Promise<void> {
-  const broker = stack.brokers.get(1)
-  await broker?.stop(signal)
-  await sleep(downMs)
-  await broker?.start()
-  const until = Date.now() + 60_000
-  for (;;) {
-    try {
-      await withAdmin(stack.connection, (admin) => admin.describeCluster())
-      return
-    } catch (error) {
-      if (Date.now() > until) throw error
-      await sleep(200)
-    }
-  }
-}
-
-/** Feeds a handler while `fault` goes on, and then a little more. Rejects where it cannot go on again. */
-async function workThrough(arena: Arena, handler: Handler, fault: () => Promise<void>): Promise<void> {
-  const over = new AbortController()
-  const ended = fault().finally(() => over.abort())
-  ended.catch(() => undefined)
-  let batches = 0
-  for (let after = 0; after < 5 && batches < FILL; batches++) {
-    if (over.signal.aborted) after++
-    await arena.deliver(handler, await arena.next(), 60, 5000)
-    await sleep(PAUSE_MS)
-  }
-  await ended
-}
-
-async function judgeClean(arena: Arena, what: string): Promise<void> {
-  const { sent, auditEntries, ...found } = await arena.judge()
-  expect(found).toEqual({ lost: [], twice: [], outOfOrder: [], auditBreaks: [], headsKnown: true })
-  expect(auditEntries).toBe(sent)
-  const again = `${arena.failures} events handed over again`
-  process.stdout.write(`faults: ${what}; ${sent} records, ${again}, 0 lost, 0 twice\n`)
-}
-
-describe('a handler whose broker is killed', () => {
-  it(
-    'goes on when the broker is back, with nothing lost and nothing twice',
-    async () => {
-      arena = await Arena.open(stack.connection)
-      await arena.fill(FILL)
-      const handler = arena.handler()
-      await handler.ready()
-      await workThrough(arena, handler, async () => {
-        for (let kill = 0; kill < BROKER_KILLS; kill++) {
-          await sleep(1000 + Math.random() * 3000)
-          await restartBroker('SIGKILL', Math.random() * 500)
-        }
-      })
-      await handler.close()
-      await judgeClean(arena, `${BROKER_KILLS} broker kills`)
-    },
-    120_000 + BROKER_KILLS * 30_000,
-  )
-})
 
 describe('a handler whose network is cut for 10 s', () => {
   it('fails by its deadlines, and goes on when the network is back', async () => {
     arena = await Arena.open(stack.connection)
-    await arena.fill(FILL)
+    await arena.fill(AT_WORK)
     const brokers = [`127.0.0.1:${proxy.port}`]
     const handler = arena.handler({ brokers, connectionTimeoutMs: 1000, requestTimeoutMs: 3000 })
     await handler.ready()
