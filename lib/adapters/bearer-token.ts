@@ -76,9 +76,13 @@ class ClientRefused extends Outage {
 }
 
 const unavailable = ({ url }: TokenEndpoint, what: string, cause?: unknown): Outage =>
-  new Outage('sink-unavailable', `the token endpoint ${url} ${what}. Check sasl.tokenEndpoint and network.`, {
-    cause,
-  })
+  new Outage(
+    'sink-unavailable',
+    `the token endpoint ${url} ${what}. Check sasl.tokenEndpoint, sasl.tokenCa and network.`,
+    {
+      cause,
+    },
+  )
 
 const copyOf = (token: string, begun: number, goodUntil: number): Copy<string> => ({
   value: token,

@@ -113,6 +113,11 @@ function explain(root: Root, operation: Operation): [OutageCode, string] {
     isScram(message)
   if (FENCED.has(type))
     return ['fenced', `another holder has taken over, or the broker ended the transaction (${type}).`]
+  if (message.startsWith('SASL OAUTHBEARER'))
+    return [
+      'sink-denied',
+      `${message}. See that issuer, audience and principal are what the listener expects.`,
+    ]
   if (sasl)
     return [
       'sink-denied',
@@ -189,17 +194,12 @@ function explainConnection({ name, code, message }: Root): [OutageCode, string] 
   if (TLS_CODE.test(code)) return ['sink-denied', `TLS to the broker fails: ${tlsAdvice(code)} (${code}).`]
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
     return ['sink-unavailable', `a broker's name is not known (${message}). Check brokers and the resolver.`]
-  if (name === 'KafkaJSConnectionClosedError')
-    return [
-      'sink-unavailable',
-      'the broker closed the connection. It is tried again; where it always does, see whether the listener asks for SASL.',
-    ]
   if (name === 'KafkaJSRequestTimeoutError')
     return ['sink-unavailable', 'a broker did not answer in time (requestTimeoutMs). It is tried again.']
   if (UNREACHED.has(name))
     return [
       'sink-unavailable',
-      `no broker can be reached (${code === '' ? message : code}). Check brokers, port, listener protocol and network.`,
+      `no broker can be reached (${code === '' ? message : code}). Check brokers, port and network, and whether that listener asks for TLS and SASL.`,
     ]
   return ['sink-unavailable', `the client failed (${name}: ${message}). It is tried again.`]
 }

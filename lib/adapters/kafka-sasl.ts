@@ -15,8 +15,8 @@ export interface SaslOptions {
   readonly timeoutMs: number
 }
 
-/** What was refused has been replaced since: the same on a new connection may succeed. */
-export class CredentialsRenewed extends Error {
+/** What was refused has been replaced since: the same on a new connection may succeed. Without a cause, which would speak for it. */
+class CredentialsRenewed extends Error {
   override readonly name = 'CredentialsRenewed'
 }
 
@@ -79,9 +79,7 @@ function renewing<T>(
     } catch (error) {
       const cause = first ?? error
       if (isRefusal(cause) && (await source.isRenewed(credentials, clock.now() + timeoutMs)))
-        throw new CredentialsRenewed('The broker refused credentials that have been replaced since.', {
-          cause,
-        })
+        throw new CredentialsRenewed('it refused credentials that have been replaced since')
       throw cause
     }
   }
@@ -100,6 +98,7 @@ class TokenRefused extends Error {
   override readonly name = 'KafkaJSSASLAuthenticationError'
 }
 
+const TOKEN_REFUSED = 'SASL OAUTHBEARER: the broker refuses our token'
 const SEPARATOR = '\u0001'
 
 async function sendToken(token: string, { saslAuthenticate }: AuthenticationProviderArgs): Promise<void> {
@@ -109,7 +108,7 @@ async function sendToken(token: string, { saslAuthenticate }: AuthenticationProv
     response: {
       decode: (raw) => raw.subarray(4),
       parse: (challenge) => {
-        if (challenge.length > 0) throw new TokenRefused(`the token is refused${statusIn(challenge)}`)
+        if (challenge.length > 0) throw new TokenRefused(`${TOKEN_REFUSED}${statusIn(challenge)}`)
       },
     },
   })

@@ -199,7 +199,7 @@ describe('bad input', () => {
         expect.stringContaining('no broker can be reached (ECONNREFUSED). Check brokers'),
         expect.stringContaining("a broker's name is not known"),
         expect.stringContaining('no broker can be reached (Connection timeout). Check brokers'),
-        expect.stringContaining('whether the listener asks for SASL'),
+        expect.stringMatching(/\(Closed connection\).* whether that listener asks for TLS and SASL/),
       ])
     } finally {
       for (const socket of sockets) socket.destroy()
