@@ -2,7 +2,8 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { type GroupResult, parseVectorFile, type VectorGroup } from '../lib/admission/conformance.ts'
+import { type GroupResult, runGroup } from '../lib/admission/conformance.ts'
+import { parseVectorFile, type VectorGroup } from '../lib/admission/vector-file.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import { EXIT, paint, table } from './io.ts'
 import type { Terminal } from './terminal.ts'
@@ -23,7 +24,7 @@ async function conformance(terminal: Terminal, folder: string, options: { json?:
   const results: GroupResult[] = []
   for (const group of groups) {
     terminal.progress?.(`${group.group}: ${group.vectors.length} vectors`)
-    results.push(await group.run())
+    results.push(await runGroup(group))
   }
   const passed = sum(results, (result) => result.passed)
   const failed = sum(results, (result) => result.failed)

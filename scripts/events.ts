@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type EventOrigin, toMskEvent } from '../lib/adapters/msk-event.ts'
-import { parseVectorFile } from '../lib/admission/conformance.ts'
+import { parseVectorFile } from '../lib/admission/vector-file.ts'
 import { isArray, isObject, type JsonObject, type JsonValue, member } from '../lib/contract/json.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 

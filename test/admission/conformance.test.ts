@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { parseVectorFile } from '../../lib/admission/conformance.ts'
+import { runGroup } from '../../lib/admission/conformance.ts'
+import { parseVectorFile } from '../../lib/admission/vector-file.ts'
 import { ConfigError } from '../../lib/errors.ts'
 
 const VECTORS = new URL('../vectors/', import.meta.url)
@@ -9,7 +10,7 @@ const textOf = (file: string): string => readFileSync(new URL(file, VECTORS), 'u
 
 describe('the whole of admission', () => {
   it.each(files)('decides every vector of %s as it expects', async (file) => {
-    const result = await parseVectorFile(file, textOf(file)).run()
+    const result = await runGroup(parseVectorFile(file, textOf(file)))
     expect(result.differences).toEqual([])
     expect(result.passed).toBe((textOf(file).match(/"expect":/g) ?? []).length)
   })
@@ -20,7 +21,7 @@ describe('the whole of admission', () => {
       .replace('"expect": "admitted"', '"expect": "replayed"')
       .replace('"number": 735', '"number": 736')
     expect(swapped).not.toBe(text)
-    const { failed, differences } = await parseVectorFile('single.json', swapped).run()
+    const { failed, differences } = await runGroup(parseVectorFile('single.json', swapped))
     expect(failed).toBe(2)
     expect(differences.map(({ vector }) => vector)).toEqual(['single/ed25519', 'single/esp256'])
     expect(differences[0]?.got).toMatch(/^admitted /)
@@ -30,7 +31,7 @@ describe('the whole of admission', () => {
     const text = textOf('single.json')
     const number = /"number": (\d{16,})/.exec(text)?.[1] ?? ''
     const other = String(BigInt(number) + 1n)
-    expect((await parseVectorFile('single.json', text.replace(number, other)).run()).failed).toBe(1)
+    expect((await runGroup(parseVectorFile('single.json', text.replace(number, other)))).failed).toBe(1)
   })
 
   it('names every fault of a file that is no vector file', () => {

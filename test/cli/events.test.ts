@@ -2,7 +2,8 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { parseVectorFile } from '../../lib/admission/conformance.ts'
+import { runGroup } from '../../lib/admission/conformance.ts'
+import { parseVectorFile } from '../../lib/admission/vector-file.ts'
 import { makeEvents } from '../../scripts/events.ts'
 import { sealgate } from './terminal.ts'
 
@@ -30,7 +31,7 @@ describe('events/', () => {
   })
 
   it('holds a world whose vectors come out as expected, one after the other', async () => {
-    const { failed, passed } = await parseVectorFile('world.json', made.get('world.json') ?? '').run()
+    const { failed, passed } = await runGroup(parseVectorFile('world.json', made.get('world.json') ?? ''))
     expect({ failed, passed }).toEqual({ failed: 0, passed: 47 })
   })
 
