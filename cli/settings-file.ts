@@ -32,12 +32,7 @@ const PEM = '-----BEGIN '
 export function readSettingsFile(file: string): readonly GivenSetting[] {
   const { text, stats } = readOwn(file)
   const reading = new Reading(file)
-  try {
-    reading.read(text)
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error
-    reading.fault(1, 'The file is nested too deep.', 'Give names and values (docs/cli.md).')
-  }
+  reading.read(text)
   if (isReadByOthers(stats)) reading.refuseSecrets()
   if (reading.faults.length > 0) throw new ConfigError(reading.faults)
   return reading.given
@@ -65,8 +60,12 @@ class Reading {
       prettyErrors: false,
       stringKeys: true,
     })
+    // What is wrong once makes much after it wrong: the first of each line.
+    const byLine = new Map<number, string>()
     for (const { pos, message } of [...document.errors, ...document.warnings])
-      this.fault(this.#lineAt(pos[0]), `The YAML is not sound: ${message.replace(/\.$/, '')}.`, 'Correct it.')
+      if (!byLine.has(this.#lineAt(pos[0]))) byLine.set(this.#lineAt(pos[0]), message.replace(/\.$/, ''))
+    for (const [line, message] of byLine)
+      this.fault(line, `The YAML is not sound: ${message}.`, 'Correct it.')
     if (this.faults.length > 0) return
     if (isMap(document.contents)) this.#section(document.contents, [])
     else this.fault(1, 'It holds no settings.', 'Give names and values (docs/cli.md).')

@@ -13,7 +13,6 @@ import { addPlaceOptions, closing, openWorld, type World } from './world.ts'
 interface TailOptions extends PlaceFlags {
   readonly consumer?: string
   readonly from: 'beginning' | 'end'
-  readonly fromBeginning?: true
   readonly group?: string
   readonly max?: number
   readonly follow?: true
@@ -45,11 +44,7 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
     .addOption(
       new Option('--from <place>', 'where to begin').choices(['beginning', 'end']).default('beginning'),
     )
-    .addOption(
-      new Option('--from-beginning', 'the same as --from beginning')
-        .conflicts('from')
-        .implies({ from: 'beginning' }),
-    )
+    .addOption(new Option('--from-beginning', 'the same as --from beginning').conflicts('from'))
     .option(
       '--group <name>',
       'go on where this group stood, and commit its offsets; where it has none, as --from says',

@@ -9,7 +9,7 @@ const {
   ResourcePatternTypes,
 } = kafkajs
 
-export const PRINCIPALS = ['admin', 'gate', 'producer', 'consumer', 'poller'] as const
+export const PRINCIPALS = ['admin', 'gate', 'producer', 'consumer', 'poller', 'operator'] as const
 export type Principal = (typeof PRINCIPALS)[number]
 
 /** A topic, group or id by its name, or all whose names begin with it. */
@@ -46,6 +46,14 @@ export const producerRights = (topics: readonly Pattern[]): AclEntry[] =>
 export const readerRights = (who: 'consumer' | 'poller', topics: readonly Pattern[]): AclEntry[] => [
   right(who, RESOURCE.GROUP, prefixed(`${who}.`), OPERATION.READ),
   ...topics.map((topic) => right(who, RESOURCE.TOPIC, topic, OPERATION.READ)),
+]
+
+/** What the command line needs (docs/cli.md): to send, to read all that the gate writes, and to see the positions. */
+export const operatorRights = ({ deployment, sources, outputs }: GateTopics): AclEntry[] => [
+  right('operator', RESOURCE.GROUP, prefixed(`${deployment}.shadow.`), OPERATION.READ),
+  right('operator', RESOURCE.GROUP, prefixed('operator.'), OPERATION.READ),
+  ...sources.map((source) => right('operator', RESOURCE.TOPIC, source, OPERATION.WRITE)),
+  ...[...sources, ...outputs].map((topic) => right('operator', RESOURCE.TOPIC, topic, OPERATION.READ)),
 ]
 
 export function right(

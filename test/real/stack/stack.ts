@@ -10,7 +10,15 @@ import { type Admin, Kafka, type KafkaConfig, logLevel } from 'kafkajs'
 import { repairKafkajs } from '../../../lib/adapters/kafka-repairs.ts'
 import { Broker, classPathOf, freePorts, type KafkaVersion, runTool } from './broker.ts'
 import { makeAuthority } from './certificates.ts'
-import { gateRights, prefixed, type Principal, PRINCIPALS, producerRights, readerRights } from './rights.ts'
+import {
+  gateRights,
+  operatorRights,
+  prefixed,
+  type Principal,
+  PRINCIPALS,
+  producerRights,
+  readerRights,
+} from './rights.ts'
 
 export interface StackOptions {
   readonly version?: KafkaVersion
@@ -39,7 +47,7 @@ export interface Listeners {
 }
 
 export interface Listener {
-  readonly protocol: 'SSL' | 'SASL_SSL'
+  readonly protocol: 'PLAINTEXT' | 'SSL' | 'SASL_SSL'
   /** As it is advertised; 127.0.0.1 where it is not said. */
   readonly host?: string
   /** Broker properties of this listener alone: their names without `listener.name.…`. */
@@ -173,6 +181,7 @@ async function grantUsual(admin: Admin): Promise<void> {
       ...producerRights(sources),
       ...readerRights('consumer', outputs),
       ...readerRights('poller', sources),
+      ...operatorRights({ deployment: DEPLOYMENT, sources, outputs }),
     ],
   })
 }
@@ -207,6 +216,7 @@ function newPasswords(): Record<Principal, string> {
     producer: password(),
     consumer: password(),
     poller: password(),
+    operator: password(),
   }
 }
 
