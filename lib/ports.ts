@@ -96,6 +96,19 @@ export interface Position {
   readonly state: Uint8Array
 }
 
+/** Topics as they are read: records of transactions that were committed, and no others. */
+export interface RecordReader {
+  partitions(topic: string): Promise<number>
+  /** The first offset kept, and the one that the next committed record will at least have. */
+  offsets(place: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
+  /** From an offset on, or from the first one kept; at least one record where there is one. `next` is where to read on. */
+  fetch(
+    place: TopicPartition,
+    from: bigint,
+    limits: { readonly maxBytes: number; readonly maxRecords: number },
+  ): Promise<{ readonly records: readonly SourceRecord[]; readonly next: bigint; readonly end: bigint }>
+}
+
 /** Where verdicts go: one transaction per slice, with the source's position (exactly-once.md §1). */
 export interface Sink {
   /** How many partitions a topic has. A topic that is not there: `Outage('sink-denied')`. */

@@ -23,6 +23,8 @@ import { type Admitted, type Examined, type Gate, rejected, type Treated, type V
 
 /** What one verdict writes. */
 export interface Draft {
+  /** The one it was asked for, or a rejection of what no transaction can hold. */
+  readonly verdict: Verdict
   readonly outputs: readonly DraftOutput[]
   /** The quarantined record, where it was rejected. */
   readonly quarantine: Message | undefined
@@ -115,7 +117,8 @@ export async function draftOf(
       : quarantineMessage(examined.record, verdict.code, gate, outlet)
   const entry = entryOf(examined, verdict, gate, outlet, redriven)
   const shares = sharesOf(outputs, quarantine, entry, outlet)
-  if (!verdict.admitted || isWritable(shares, gate, outlet)) return { outputs, quarantine, entry, shares }
+  if (!verdict.admitted || isWritable(shares, gate, outlet))
+    return { verdict, outputs, quarantine, entry, shares }
   const tooLong = new Rejection('over-limit', 'what its consumers would get is longer than their topics take')
   return draftOf(examined, rejected(tooLong, verdict.event), gate, outlet, deadline, redriven)
 }

@@ -1,0 +1,86 @@
+/** Reads the audit up to where a position says that it reaches, for what an operator does to a source partition. */
+import type { AuditTrust } from '../audit/follower.ts'
+import type { AuditRecord } from '../audit/verification.ts'
+import { Outage } from '../errors.ts'
+import type { RecordReader, TopicPartition } from '../ports.ts'
+import type { IngestParts } from './slice.ts'
+
+const PAGE = { maxBytes: 4_194_304, maxRecords: 10_000 }
+/** A transaction that was left open hides what is behind it for its time-out (15 s) and until the broker's next look. */
+const VISIBLE_MS = 40_000
+const POLL_MS = 20
+
+/** Whose segments count: this gateway's keys, as the directory has them now. A compromised key's could be of any date. */
+export async function auditTrustOf(parts: IngestParts, deadline: number): Promise<AuditTrust> {
+  const { snapshot } = await parts.directory.snapshot(deadline)
+  const { deployment, name } = parts.settings
+  return {
+    deployment,
+    keyOf: (kid) => {
+      const row = snapshot.signingKey(kid)
+      if (row?.iss !== name || (row.state !== 'active' && row.state !== 'deactivated')) return undefined
+      return row.key
+    },
+  }
+}
+
+/** Each partition of the audit topic is read once, from its beginning, as far as it is needed. */
+export class AuditReader {
+  readonly #topic: string
+  readonly #parts: IngestParts
+  readonly #reader: RecordReader
+  readonly #take: (record: AuditRecord) => void
+  readonly #onProgress: (records: number) => void
+  readonly #next = new Map<number, bigint>()
+
+  constructor(
+    parts: IngestParts,
+    reader: RecordReader,
+    take: (record: AuditRecord) => void,
+    onProgress: (records: number) => void,
+  ) {
+    this.#topic = parts.settings.outlet.auditTopic
+    this.#parts = parts
+    this.#reader = reader
+    this.#take = take
+    this.#onProgress = onProgress
+  }
+
+  /**
+   * Reads on until `isEnough`. At the end it waits: what is committed may still be hidden by another's open transaction.
+   * Rejects with `Outage('position-damaged')` where it does not come.
+   */
+  async read(source: TopicPartition, partition: number, isEnough: () => boolean): Promise<void> {
+    const { clock } = this.#parts
+    let until: number | undefined
+    while (!isEnough()) {
+      if ((await this.#readPage(partition)) > 0) {
+        until = undefined
+        continue
+      }
+      until ??= clock.now() + VISIBLE_MS
+      if (clock.now() >= until) throw cutShort(source)
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    }
+  }
+
+  /** Reads on up to an offset that was an end. */
+  async readTo(source: TopicPartition, partition: number, end: bigint): Promise<void> {
+    await this.read(source, partition, () => (this.#next.get(partition) ?? 0n) >= end)
+  }
+
+  async #readPage(partition: number): Promise<number> {
+    const place = { topic: this.#topic, partition }
+    const from = this.#next.get(partition) ?? 0n
+    const { records, next } = await this.#reader.fetch(place, from, PAGE)
+    for (const record of records) this.#take(record)
+    this.#next.set(partition, next)
+    if (records.length > 0) this.#onProgress(records.length)
+    return next > from ? 1 : 0
+  }
+}
+
+function cutShort({ topic, partition }: TopicPartition): Outage {
+  const what = `The audit of ${topic}-${partition} does not come to the segment that its position names.`
+  return new Outage('position-damaged', `${what} See what sealgate audit verify finds.`)
+}

@@ -1,0 +1,219 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { parseEntry } from '../../lib/audit/entry.ts'
+import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
+import type { Header, SourceRecord } from '../../lib/ports.ts'
+import { ORDER_CONTRACT, openShop, type Shop } from '../shop.ts'
+import { handle, redriven, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
+
+let shop: Shop
+afterEach(() => shop.close())
+
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
+
+/** A shop whose gate has refused refunds as of an unknown type, and now knows them. */
+async function refused(count: number, lifeSeconds?: number): Promise<void> {
+  shop = await openShop()
+  const { folder } = shop
+  await send(shop, upTo(count).map(refund), lifeSeconds)
+  await handle(shop)
+  expect(await shop.codes()).toEqual(Array(count).fill('type-unknown'))
+  await shop.stack.close()
+  shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+}
+
+const entries = async () =>
+  (await shop.records(AUDIT_TOPIC)).flatMap(({ value }) => parseEntry(value ?? new Uint8Array()) ?? [])
+
+const text = (value: string): Uint8Array => new Uint8Array(Buffer.from(value))
+
+const forged = (record: SourceRecord, code: string, offset: bigint, partition = record.partition): Header[] =>
+  Object.entries({ code, topic: 'orders', partition, offset, timestamp: 1 }).map(([name, value]) => ({
+    name: `sealgate-${name}`,
+    value: text(String(value)),
+  }))
+
+describe('a redrive', () => {
+  it('brings refused records to their consumers once, with an entry for each that the audit accounts for', async () => {
+    await refused(20)
+    const first = await redriven(shop, { by: 'ann', reason: 'the contract came late' })
+    expect([first.counts, first.stops]).toEqual([{ admitted: 20 }, []])
+    expect(await totals(shop)).toEqual(upTo(20))
+    expect(await shop.records('refunds.fulfilment')).toHaveLength(20)
+    const again = await redriven(shop)
+    expect(again.counts).toEqual({ 'skipped let-in': 20 })
+    expect(await totals(shop)).toEqual(upTo(20))
+    expect(await shop.records(QUARANTINE_TOPIC)).toHaveLength(20)
+    const report = await verified(shop)
+    expect(report).toMatchObject({ verified: true, headsKnown: true, entries: 40 })
+    expect(report.ranges.map(({ topic }) => topic).sort()).toContain('_control.orders')
+    const [entry] = (await entries()).filter(({ kind }) => kind === 'event.admitted')
+    expect(entry).toMatchObject({
+      topic: '_control.orders',
+      redriven: { source: { topic: 'orders' }, by: 'ann', reason: 'the contract came late', expired: false },
+    })
+  })
+
+  it('leaves no way in for a copy of what it has let in', async () => {
+    await refused(3)
+    const records = await shop.records('orders')
+    expect((await redriven(shop)).counts).toEqual({ admitted: 3 })
+    await shop.log.append(records)
+    await handle(shop)
+    expect((await shop.codes()).slice(3)).toEqual(['replayed', 'replayed', 'replayed'])
+    expect(await totals(shop)).toEqual(upTo(3))
+    expect((await redriven(shop)).counts).toEqual({ 'skipped let-in': 3, 'skipped replayed': 3 })
+  })
+
+  it('lets in one of several copies that were all refused', async () => {
+    shop = await openShop()
+    const { folder } = shop
+    const records = await send(shop, [refund(1)])
+    await shop.log.append([...records, ...records])
+    await handle(shop)
+    await shop.stack.close()
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+    expect((await redriven(shop)).counts).toEqual({ admitted: 1, 'skipped let-in': 2 })
+    expect(await totals(shop)).toEqual([1])
+  })
+
+  it('believes nothing that somebody else has written into quarantine', async () => {
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT])
+    const records = await send(shop, upTo(4).map(refund))
+    await handle(shop)
+    const [record] = records
+    if (record === undefined) throw new Error('no record')
+    const place = { topic: QUARANTINE_TOPIC, partition: 0 }
+    const { key, value, offset } = record
+    const never = await send(shop, [refund(99)])
+    const fresh = never.find(
+      (one) => !records.some(({ partition, offset }) => partition === one.partition && offset === one.offset),
+    )
+    if (fresh === undefined) throw new Error('no record')
+    await shop.log.append([
+      // Let in before; never decided at all; of no such place; of the gate's own topics; of no shape.
+      { ...place, key, value, headers: forged(record, 'schema-invalid', offset) },
+      { ...place, key: fresh.key, value: fresh.value, headers: forged(fresh, 'type-unknown', fresh.offset) },
+      { ...place, key, value, headers: forged(record, 'type-unknown', 10_000n) },
+      { ...place, key, value, headers: forged(record, 'type-unknown', offset, 7) },
+      { ...place, key, value, headers: [] },
+    ])
+    const { counts, stops } = await redriven(shop)
+    expect([counts, stops]).toEqual([{ 'skipped unproven': 5 }, []])
+    expect(await totals(shop)).toEqual(upTo(4))
+  })
+
+  it('takes a quarantined record once, however often it was copied, and never with other bytes or another key', async () => {
+    await refused(2)
+    const [first, second] = await shop.records(QUARANTINE_TOPIC)
+    if (first === undefined || second === undefined) throw new Error('no records')
+    const altered = Buffer.from(second.value ?? [])
+    altered[altered.length - 1] = (altered.at(-1) ?? 0) ^ 1
+    await shop.log.append([
+      { ...first, partition: 1 - first.partition },
+      { ...first, partition: first.partition },
+      { ...first, key: text('another') },
+      { ...second, value: altered },
+      { ...first, headers: second.headers },
+    ])
+    const { counts } = await redriven(shop)
+    expect(counts['admitted']).toBe(2)
+    expect(await totals(shop)).toEqual([0, 1])
+  })
+
+  it('asks for nothing but what the order names, and keeps the rest for another day', async () => {
+    await refused(4)
+    const now = Date.now()
+    expect((await redriven(shop, { code: 'schema-invalid' })).counts).toEqual({})
+    expect((await redriven(shop, { sinceMs: now + 60_000 })).counts).toEqual({})
+    expect((await redriven(shop, { code: 'type-unknown', sinceMs: now - 60_000 })).counts).toEqual({
+      admitted: 4,
+    })
+  })
+
+  it('leaves what is refused again where it is, with an entry and no second copy', async () => {
+    shop = await openShop()
+    await send(shop, [refund(1)])
+    await handle(shop)
+    const { counts } = await redriven(shop)
+    expect(counts).toEqual({ 'rejected type-unknown': 1 })
+    expect(await shop.codes()).toEqual(['type-unknown'])
+    expect((await entries()).map(({ topic, kind }) => [topic, kind])).toEqual([
+      ['orders', 'event.rejected'],
+      ['_control.orders', 'event.rejected'],
+    ])
+    expect((await verified(shop)).breaks).toEqual([])
+    const { folder } = shop
+    await shop.stack.close()
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+    expect((await redriven(shop)).counts).toEqual({ admitted: 1 })
+  })
+
+  it('only says what it would do when it runs dry', async () => {
+    await refused(5)
+    const before = await shop.records(AUDIT_TOPIC)
+    const [one] = await shop.records(QUARANTINE_TOPIC)
+    if (one === undefined) throw new Error('no record')
+    await shop.log.append([one])
+    expect((await redriven(shop, { dryRun: true })).counts).toEqual({ admitted: 5, 'skipped let-in': 1 })
+    expect(await shop.records(AUDIT_TOPIC)).toEqual(before)
+    expect(await totals(shop)).toEqual([])
+    expect((await redriven(shop)).counts).toEqual({ admitted: 5, 'skipped let-in': 1 })
+  })
+
+  it('lets in what has expired by name alone, and says who did it and why', async () => {
+    await refused(2, 1)
+    await new Promise((resolve) => setTimeout(resolve, 2100))
+    expect((await redriven(shop)).counts).toEqual({ 'rejected time-invalid': 2 })
+    const named = (await shop.records('orders'))[0]
+    const acceptExpired = new Set([`orders/${named?.partition}/${named?.offset}`])
+    await expect(redriven(shop, { acceptExpired })).rejects.toThrow('--by')
+    const { counts } = await redriven(shop, { acceptExpired, by: 'ann', reason: 'outage of 21 November' })
+    expect(counts).toEqual({ admitted: 1, 'rejected time-invalid': 1 })
+    const expired = (await entries()).filter((entry) => 'redriven' in entry && entry.redriven.expired)
+    expect(expired).toMatchObject([{ kind: 'event.admitted', redriven: { by: 'ann' } }])
+    const claims = (await entries()).find(
+      (entry) => entry.kind === 'event.rejected' && entry.code === 'time-invalid',
+    )
+    const id = claims !== undefined && 'event' in claims ? (claims.event?.id ?? '') : ''
+    const byId = await redriven(shop, { acceptExpired: new Set([id]), by: 'ann', reason: 'again' })
+    expect(await totals(shop)).toHaveLength(byId.counts['admitted'] === 1 ? 2 : 1)
+    expect((await verified(shop)).breaks).toEqual([])
+  })
+
+  it('ends with the batch at hand when it is told to, and goes on from there the next time', async () => {
+    await refused(30)
+    const stop = new AbortController()
+    stop.abort()
+    const none = await redriven(shop, {}, { signal: stop.signal })
+    expect([none.counts, none.interrupted]).toEqual([{}, true])
+    expect((await redriven(shop)).counts).toEqual({ admitted: 30 })
+  })
+
+  it('does all of it once when several operators do it at once, beside a gate at work', async () => {
+    await refused(40)
+    await send(
+      shop,
+      upTo(40).map((id) => refund(100 + id)),
+    )
+    // Fenced twice in one invocation, the gate leaves the rest to Lambda's next.
+    const atWork = async (): Promise<void> => {
+      for (let tries = 1; ; tries++) {
+        try {
+          await handle(shop)
+          return
+        } catch (error) {
+          if (tries === 20 || !String(error).includes('fenced')) throw error
+        }
+      }
+    }
+    const [results] = await Promise.all([
+      Promise.all([redriven(shop), redriven(shop), redriven(shop)]),
+      atWork(),
+    ])
+    expect(results.flatMap(({ stops }) => stops)).toEqual([])
+    const admitted = results.map(({ counts }) => counts['admitted'] ?? 0)
+    expect(admitted.reduce((sum, count) => sum + count, 0)).toBe(40)
+    expect(await totals(shop)).toEqual([...upTo(40), ...upTo(40).map((id) => 100 + id)])
+    expect((await verified(shop)).breaks).toEqual([])
+  })
+})
