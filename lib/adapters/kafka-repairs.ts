@@ -3,7 +3,8 @@
  * so they refuse any other version. The imports are static: they must survive a bundler.
  */
 import type { IHeaders } from 'kafkajs'
-import type { Coordinator, CoordinatorQuery } from 'kafkajs/src/cluster/index.js'
+import Broker from 'kafkajs/src/broker/index.js'
+import type { Coordinator, CoordinatorQuery, FetchedPartition } from 'kafkajs/src/cluster/index.js'
 import Cluster from 'kafkajs/src/cluster/index.js'
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
 import Encoder from 'kafkajs/src/protocol/encoder.js'
@@ -27,6 +28,7 @@ export function repairKafkajs(version: string = kafkajs.version): void {
   repairCoordinators()
   repairIdleTimer()
   repairNullHeaders()
+  repairCommittedReads()
 }
 
 /** K8: its transaction manager reads settings that nobody sets, and so waits 300 ms between five tries; ours are none. */
@@ -97,6 +99,44 @@ function repairNullHeaders(): void {
     return write.call(this, value === NULL_VALUE ? null : value)
   }
 }
+
+/**
+ * K16, K17: what a read_committed reader must not see is marked as what kafkajs never hands out, and nothing is left to
+ * its own filter. That one takes a record whose key is four zeros for an end, and the list of aborted transactions to be
+ * in the order of their beginnings; brokers give it in the order of their ends.
+ */
+function repairCommittedReads(): void {
+  const { fetch } = Broker.prototype
+  Broker.prototype.fetch = async function (request) {
+    const answer = await fetch.call(this, request)
+    for (const { partitions } of answer.responses) for (const partition of partitions) hideAborted(partition)
+    return answer
+  }
+}
+
+/** As Kafka's own consumer: a transaction is aborted from its first offset until its producer's abort marker. */
+function hideAborted(page: FetchedPartition): void {
+  if (page.abortedTransactions.length === 0) return
+  const transactions = page.abortedTransactions
+    .map(({ producerId, firstOffset }) => ({ producerId, first: BigInt(firstOffset) }))
+    .sort((a, b) => (a.first < b.first ? -1 : 1))
+    .values()
+  const aborted = new Set<string>()
+  let next = transactions.next()
+  for (const message of page.messages) {
+    for (; next.done !== true && next.value.first <= BigInt(message.offset); next = transactions.next())
+      aborted.add(next.value.producerId)
+    const { batchContext: batch } = message
+    if (batch?.isControlBatch === true) {
+      if (isAbortMarker(message.key)) aborted.delete(batch.producerId)
+    } else if (batch?.inTransaction === true && aborted.has(batch.producerId)) message.isControlRecord = true
+  }
+  page.abortedTransactions = []
+}
+
+/** A marker's key: its version, and 0 for an abort or 1 for a commit, 16 bits each. */
+const isAbortMarker = (key: Buffer | null): boolean =>
+  key !== null && key.length >= 4 && key.readInt16BE(2) === 0
 
 /**
  * Headers for kafkajs, in their own order and as often as they come. It takes an object, whose names come once each and

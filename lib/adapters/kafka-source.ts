@@ -257,10 +257,7 @@ async function fetchPage(
   return page
 }
 
-/**
- * What of a page is committed. Aborted transactions are left out as Kafka's own consumer does: kafkajs's filter takes
- * records whose key is four zeros for markers, and lets some records through where aborted transactions overlap.
- */
+/** What of a page is committed: aborted records are marked as markers are (kafka-repairs.ts). */
 function readableOf(
   page: FetchedPartition,
   place: TopicPartition,
@@ -268,27 +265,12 @@ function readableOf(
   maxRecords: number,
 ): FetchedRecords {
   const end = BigInt(page.lastStableOffset)
-  const aborted = new Set<string>()
   const records: SourceRecord[] = []
-  // The broker lists them by their ends.
-  const transactions = page.abortedTransactions
-    .map(({ producerId, firstOffset }) => ({ producerId, first: BigInt(firstOffset) }))
-    .sort((a, b) => (a.first < b.first ? -1 : 1))
-  let begun = 0
   let next = from
   for (const raw of page.messages) {
     const batch = batchOf(raw, place)
-    const last = BigInt(batch.firstOffset) + BigInt(batch.lastOffsetDelta)
-    for (;;) {
-      const transaction = transactions[begun]
-      if (transaction === undefined || transaction.first > last) break
-      aborted.add(transaction.producerId)
-      begun++
-    }
     const offset = BigInt(raw.offset)
-    if (batch.isControlBatch) {
-      if (isAbortMarker(raw.key)) aborted.delete(batch.producerId)
-    } else if (offset >= from && !(batch.inTransaction && aborted.has(batch.producerId))) {
+    if (!raw.isControlRecord && offset >= from) {
       if (records.length === maxRecords) return { records, next, end }
       records.push(recordOf(raw, batch, place))
     }
@@ -308,10 +290,6 @@ function batchOf({ batchContext, offset }: FetchedRecord, place: TopicPartition)
   const reason = `${nameOf(place)} at offset ${offset} is in a format from before Kafka 0.11, which is not read.`
   throw new Outage('sink-denied', reason)
 }
-
-/** A marker's key: its version, and 0 for an abort or 1 for a commit, 16 bits each. */
-const isAbortMarker = (key: Buffer | null): boolean =>
-  key !== null && key.length >= 4 && key.readInt16BE(2) === 0
 
 const LOG_APPEND_TIME = 1
 

@@ -46,6 +46,8 @@ declare module 'kafkajs/src/cluster/index.js' {
     readonly key: Buffer | null
     readonly value: Buffer | null
     readonly headers: object
+    /** Never handed out to a reader. */
+    isControlRecord: boolean
     readonly batchContext?: BatchContext
   }
 
@@ -53,15 +55,17 @@ declare module 'kafkajs/src/cluster/index.js' {
     readonly partition: number
     readonly lastStableOffset: string
     /** In no order to rely on. */
-    readonly abortedTransactions: readonly { readonly producerId: string; readonly firstOffset: string }[]
+    abortedTransactions: readonly { readonly producerId: string; readonly firstOffset: string }[]
     /** Of whole batches, aborted ones and markers too; the first batch may begin before the offset asked for. */
     readonly messages: readonly FetchedRecord[]
   }
 
+  export interface FetchAnswer {
+    readonly responses: readonly { readonly partitions: readonly FetchedPartition[] }[]
+  }
+
   export interface Broker {
-    fetch(request: FetchRequest): Promise<{
-      readonly responses: readonly { readonly partitions: readonly FetchedPartition[] }[]
-    }>
+    fetch(request: FetchRequest): Promise<FetchAnswer>
     offsetFetch(request: {
       readonly groupId: string
       readonly topics: readonly {
@@ -133,6 +137,15 @@ declare module 'kafkajs/src/cluster/index.js' {
     findGroupCoordinatorMetadata: (this: Cluster, query: CoordinatorQuery) => Promise<CoordinatorAnswer>
   }
   export { Cluster as default }
+}
+
+declare module 'kafkajs/src/broker/index.js' {
+  import type { FetchAnswer } from 'kafkajs/src/cluster/index.js'
+
+  class Broker {
+    fetch: (this: Broker, request: unknown) => Promise<FetchAnswer>
+  }
+  export { Broker as default }
 }
 
 declare module 'kafkajs/src/network/requestQueue/index.js' {

@@ -2,12 +2,10 @@
 import kafkajs, { type Admin, Kafka, type RecordMetadata } from 'kafkajs'
 import { repairKafkajs, wireHeaders } from '../../lib/adapters/kafka-repairs.ts'
 import type { Header, Message, SourceRecord } from '../../lib/ports.ts'
-import { repairCommittedReads } from './committed-reads.ts'
 import type { Principal } from './stack/rights.ts'
 import { clientConfig, type Connection } from './stack/stack.ts'
 
 repairKafkajs()
-repairCommittedReads()
 
 export const soon = (): number => Date.now() + 20_000
 export const text = (value: Uint8Array | null): string => Buffer.from(value ?? []).toString()
