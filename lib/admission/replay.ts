@@ -298,7 +298,9 @@ export class ReplayState {
     let bytes = BASE_BYTES
     for (const issuer of this.#issuers.values()) {
       const rates = t > this.time ? 0 : issuer.rates.size
-      bytes += ISSUER_BYTES + liveWindows(issuer, t) * WINDOW_BYTES + rates * RATE_BYTES
+      const windows = liveWindows(issuer, t)
+      if (windows > 0 || rates > 0 || issuer.dataKeys.minute >= minuteOf(t))
+        bytes += ISSUER_BYTES + windows * WINDOW_BYTES + rates * RATE_BYTES
     }
     return bytes
   }
