@@ -314,7 +314,13 @@ class Check {
   }
 
   #text(value: unknown, where: string, maxBytes: number): string {
-    if (typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= maxBytes) return value
+    if (
+      typeof value === 'string' &&
+      value !== '' &&
+      value.isWellFormed() &&
+      Buffer.byteLength(value) <= maxBytes
+    )
+      return value
     this.#fault(where, `is no text of 1 to ${maxBytes} bytes`, 'Correct it.')
     return ''
   }

@@ -4,11 +4,11 @@
  */
 import { encodeCbor } from '../cbor.ts'
 import { hmac } from '../envelope/crypto.ts'
-import { ConfigError, type Fault } from '../errors.ts'
+import { ConfigError, type Fault, Outage } from '../errors.ts'
 import type { SecretStore } from '../ports.ts'
 
 export interface Pseudonyms {
-  /** `p<version>:` and base64url of HMAC-SHA-256(key, dCBOR [domain, value]). Throws `TypeError` for a domain without a key. */
+  /** `p<version>:` and base64url of HMAC-SHA-256(key, dCBOR [domain, value]). Throws `Outage` for a domain without a key. */
   pseudonym(domain: string, value: string): string
   readonly domains: readonly string[]
 }
@@ -44,7 +44,8 @@ export async function loadPseudonyms(
     domains: [...keys.keys()],
     pseudonym(domain, text) {
       const newest = keys.get(domain)
-      if (newest === undefined) throw new TypeError(`no pseudonym key for the domain ${domain}`)
+      if (newest === undefined)
+        throw new Outage('secret-unavailable', `no pseudonym key for the domain ${domain}: add one to ${name}`)
       const code = hmac(newest.key, encodeCbor([domain, text])).toString('base64url')
       return `p${newest.version}:${code}`
     },

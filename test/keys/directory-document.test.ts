@@ -107,6 +107,16 @@ describe('the signed directory', () => {
     )
   })
 
+  test('has no two KEKs of one name on the wire: a text that is no Unicode is refused', async () => {
+    const kek = { provider: 'aws-kms', key: 'arn:…', iss: ['shipping-service'] }
+    // Escaped in JSON, and both U+FFFD in UTF-8.
+    const keks = ['\ud800', '\ud801'].map((kekId) => ({ kekId, ...kek }))
+    expect(faultsOf(await jws(JSON.stringify(document({ keks }))))).toEqual([
+      'keks[0].kekId is no text of 1 to 64 bytes',
+      'keks[1].kekId is no text of 1 to 64 bytes',
+    ])
+  })
+
   test('is refused from a root that is not pinned', async () => {
     const stranger = localSigner(generateKeyPair(ED25519).privateKey)
     expect(faultsOf(await sealDirectory(document(), stranger, 0))).toEqual([

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hmac } from '../../lib/envelope/crypto.ts'
 import { encodeCbor } from '../../lib/cbor.ts'
-import { ConfigError } from '../../lib/errors.ts'
+import { ConfigError, Outage } from '../../lib/errors.ts'
 import { loadPseudonyms } from '../../lib/keys/pseudonyms.ts'
 import { ensurePseudonymKeys, type LocalSecretStore, openLocalSecrets } from '../../lib/local/secrets.ts'
 import { manualClock } from '../keys/fixtures.ts'
@@ -90,7 +90,7 @@ describe('pseudonyms', () => {
     const expected = hmac(newest, encodeCbor(['analytics', 'Ada'])).toString('base64url')
     expect(pseudonyms.pseudonym('analytics', 'Ada')).toBe(`p10:${expected}`)
     expect(pseudonyms.domains).toEqual(['analytics'])
-    expect(() => pseudonyms.pseudonym('billing', 'Ada')).toThrow(TypeError)
+    expect(() => pseudonyms.pseudonym('billing', 'Ada')).toThrow(Outage)
   })
 
   test('join within a domain and not across two; a domain’s first key is made once', async () => {
