@@ -6,6 +6,7 @@ import scram512 from 'kafkajs/src/broker/saslAuthenticator/scram512.js'
 import type { Clock, SecretStore } from '../ports.ts'
 import { endpointToken, iamToken } from './bearer-token.ts'
 import { credentialsOf } from './kafka-credentials.ts'
+import { authenticateByKerberos, sized } from './kafka-gssapi.ts'
 import type { KafkaSasl, PasswordMechanism } from './kafka-settings.ts'
 
 export interface SaslOptions {
@@ -41,7 +42,15 @@ export function mechanismOf(sasl: KafkaSasl, options: SaslOptions): Mechanism {
     case 'aws-msk-iam':
       return renewing('oauthbearer', iamToken(sasl.region, options.clock), options, sendToken)
     case 'gssapi':
-      throw new TypeError('not yet')
+      return {
+        mechanism: 'gssapi',
+        authenticationProvider: (args): Authenticator => ({
+          authenticate: () => {
+            const { clock, timeoutMs } = options
+            return authenticateByKerberos(sasl.serviceName, args, clock, clock.now() + timeoutMs)
+          },
+        }),
+      }
   }
 }
 
@@ -112,13 +121,6 @@ async function sendToken(token: string, { saslAuthenticate }: AuthenticationProv
       },
     },
   })
-}
-
-/** Kafka's BYTES: their length in 32 bits, then they. */
-export function sized(bytes: Uint8Array): Buffer {
-  const length = Buffer.alloc(4)
-  length.writeInt32BE(bytes.length)
-  return Buffer.concat([length, bytes])
 }
 
 /** The challenge's `status`, where it is a plain word. */

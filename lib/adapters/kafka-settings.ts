@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { ConfigError, type Fault } from '../errors.ts'
+import { loadKerberos } from './kafka-gssapi.ts'
 
 export interface KafkaConnectionSettings {
   /** `host:port` of some brokers; these name the others. */
@@ -250,6 +251,8 @@ function readSasl(reader: Reader, raw: unknown): KafkaSasl | undefined {
       return { mechanism, region: reader.match(fields['region'], 'sasl.region', REGION, fix) }
     }
     case 'gssapi': {
+      if (loadKerberos() === undefined)
+        reader.fault('sasl.mechanism', 'The package kerberos cannot be loaded.', 'npm install kerberos@7')
       const fix = 'Set the first part of the brokers’ principal, e.g. kafka.'
       const name = fields['serviceName'] ?? 'kafka'
       return { mechanism, serviceName: reader.match(name, 'sasl.serviceName', SERVICE, fix) }
