@@ -11,6 +11,8 @@ export const EXIT = {
   badInput: 2,
   /** Something that the command needs does not answer. */
   outage: 3,
+  /** Ctrl-C ended it before its end; what it had done stands. */
+  interrupted: 130,
 } as const
 
 export type ExitStatus = (typeof EXIT)[keyof typeof EXIT]

@@ -1,4 +1,4 @@
-/** Numbers in flags. */
+/** Numbers and times in flags. */
 import { InvalidArgumentError } from 'commander'
 
 /** A parser of flags that take a whole number. */
@@ -9,3 +9,7 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
     throw new InvalidArgumentError(`Give a whole number from ${min} to ${max}.`)
   }
 }
+
+/** Milliseconds since 1970 of an ISO 8601 date or time; NaN for any other text. */
+export const timeOf = (text: string): number =>
+  /^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+-]\d{2}:\d{2}))?$/.test(text) ? Date.parse(text) : NaN

@@ -7,7 +7,9 @@ import type { SourceRecord } from '../lib/ports.ts'
 import { describeInspection, inspectionData } from './inspect.ts'
 import { inspect } from './inspection.ts'
 import { EXIT, paint, printable } from './io.ts'
+import { timeOf } from './numbers.ts'
 import { givenRecord, parsePlace, recordAt, type RecordPlace } from './record.ts'
+import { addRedriveCommand } from './redrive.ts'
 import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openTopics, type Topics } from './world.ts'
@@ -22,9 +24,11 @@ interface ShowOptions extends PlaceFlags {
   readonly json?: true
 }
 
-/** Adds `quarantine list` and `quarantine show` to the program. */
+/** Adds `quarantine list`, `show` and `redrive` to the program. */
 export function addQuarantineCommands(program: Command, terminal: Terminal): void {
-  const quarantine = program.command('quarantine').description('look at what the gate refused')
+  const quarantine = program
+    .command('quarantine')
+    .description('look at what the gate refused, and put it back')
   addPlaceOptions(quarantine.command('list'))
     .description('each refused record: its place here, code, time, and where it came from')
     .option('--code <code>', 'only this rejection code')
@@ -44,6 +48,7 @@ export function addQuarantineCommands(program: Command, terminal: Terminal): voi
       '\nExamples:\n  sealgate quarantine show 0/12\n  sealgate quarantine show orders/3/1041',
     )
     .action((place: string, options: ShowOptions) => show(terminal, place, options))
+  addRedriveCommand(quarantine, terminal)
 }
 
 /** A quarantined record by the headers that the gate added: the last of each name, since a producer's stand before. */
@@ -92,9 +97,6 @@ async function list(terminal: Terminal, options: ListOptions): Promise<void> {
     terminal.exit(EXIT.ok)
   })
 }
-
-const timeOf = (text: string): number =>
-  /^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+-]\d{2}:\d{2}))?$/.test(text) ? Date.parse(text) : NaN
 
 const placeOf = ({ partition, offset }: SourceRecord): string => `${partition}/${offset}`
 

@@ -10,7 +10,15 @@ import type { Contracts } from '../lib/contract/contract.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import type { PublicKey } from '../lib/envelope/crypto.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
-import { privateKeyOf, readKafkaEnvironment, Reader, rootsOf, type SigningSettings } from '../lib/settings.ts'
+import {
+  type ClusterSettings,
+  privateKeyOf,
+  readKafkaEnvironment,
+  Reader,
+  readSettings,
+  rootsOf,
+  type SigningSettings,
+} from '../lib/settings.ts'
 import { fileNameOf, type GivenSetting, isReadByOthers, readSettingsFile } from './settings-file.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -62,6 +70,13 @@ export interface EventSettings extends TopicSettings {
   /** By issuer: the key that it signs with, and its KEK where the directory gives it several. */
   readonly signing: ReadonlyMap<string, SigningSettings>
   readonly kekIds: ReadonlyMap<string, string>
+}
+
+/** What the function has, on AWS KMS or an embedded key service. */
+export interface GateSettings {
+  readonly cluster: ClusterSettings
+  /** The folder of an embedded key service; undefined: AWS KMS. */
+  readonly keyServiceFolder: string | undefined
 }
 
 export const SETTINGS_FILE = 'sealgate.yaml'
@@ -145,6 +160,15 @@ export async function readEventSettings(given: Given): Promise<EventSettings> {
   return settings
 }
 
+/** The gate's own settings, for what is done with its rights and keys. */
+export function readGateSettings(given: Given): GateSettings {
+  const reading = new Reading(given)
+  const settings = reading.gate()
+  reading.finish()
+  if (settings === undefined) throw new TypeError('settings with faults were let through')
+  return settings
+}
+
 const LOCAL_SERVICE = /^local:./
 const SIGNING_KEY = /^(file:.+|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/
 /** Stands where there were faults, and goes no further. */
@@ -178,12 +202,25 @@ class Reading {
     }
   }
 
+  /** Undefined where there are faults. */
+  gate(): GateSettings | undefined {
+    const keyServiceFolder = this.#keyServiceFolder()
+    const file = this.#reader.optional('SEALGATE_SIGNING_KEY')
+    if (file?.startsWith('file:') === true)
+      this.#refuseOpen('SEALGATE_SIGNING_KEY', file.slice('file:'.length))
+    try {
+      const cluster = readSettings({ ...functionEnvironment(this.#environment), SEALGATE_LOCAL: '' })
+      return cluster.localFolder === undefined ? { cluster, keyServiceFolder } : undefined
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      this.#reader.faults.push(...error.faults)
+      return undefined
+    }
+  }
+
   async events(): Promise<EventSettings> {
     const reader = this.#reader
     const topics = this.topics(true)
-    const service = reader.optional('SEALGATE_KEY_SERVICE') ?? 'aws'
-    if (service !== 'aws' && !LOCAL_SERVICE.test(service))
-      reader.fault('SEALGATE_KEY_SERVICE', 'It is no key service.', 'Set aws (the default), or local:FOLDER.')
     const kids = reader.pairs('SEALGATE_SIGNING_KIDS', 'issuer=kid')
     const keys = reader.pairs('SEALGATE_SIGNING_KEYS', 'issuer=file:PATH or issuer=ARN', SIGNING_KEY)
     return {
@@ -191,7 +228,7 @@ class Reading {
       directory: topics.directory ?? this.#directory(),
       contracts: await this.#contracts(),
       topics: reader.pairs('SEALGATE_TOPICS', 'channel=topic'),
-      keyServiceFolder: service === 'aws' ? undefined : service.slice('local:'.length),
+      keyServiceFolder: this.#keyServiceFolder(),
       signing: new Map(Array.from(keys, ([iss, key]) => [iss, this.#signing(key, kids.get(iss))])),
       kekIds: reader.pairs('SEALGATE_KEK_IDS', 'issuer=kekId'),
     }
@@ -213,6 +250,15 @@ class Reading {
       this.#reader.faults.push(...error.faults)
       return undefined
     }
+  }
+
+  #keyServiceFolder(): string | undefined {
+    const reader = this.#reader
+    const service = reader.optional('SEALGATE_KEY_SERVICE') ?? 'aws'
+    if (service === 'aws') return undefined
+    if (!LOCAL_SERVICE.test(service))
+      reader.fault('SEALGATE_KEY_SERVICE', 'It is no key service.', 'Set aws (the default), or local:FOLDER.')
+    return service.slice('local:'.length)
   }
 
   #directory(): DirectorySettings {

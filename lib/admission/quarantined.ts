@@ -10,6 +10,8 @@ export interface Quarantined {
   /** Where it first came in. */
   readonly source: RecordPlace
   readonly code: string
+  /** As its broker had it, milliseconds since 1970. */
+  readonly timestamp: number
   readonly key: Uint8Array | null
   readonly value: Uint8Array | null
   /** Its own, without those that were added. */
@@ -32,15 +34,16 @@ export function parseQuarantined(record: SourceRecord): Quarantined | undefined 
   const added = record.headers.slice(own.length, end)
   if (added.length !== ADDED.length || ADDED.some((name, index) => added[index]?.name !== name))
     return undefined
-  const [codeText = '', topicText = '', partitionText = '', offsetText = ''] = added.map(({ value }) =>
-    value === null || value.length > 249 ? '' : Buffer.from(value).toString('latin1'),
+  const [codeText = '', topicText = '', partitionText = '', offsetText = '', timeText = ''] = added.map(
+    ({ value }) => (value === null || value.length > 249 ? '' : Buffer.from(value).toString('latin1')),
   )
-  if (!TOPIC.test(topicText) || !NUMBER.test(partitionText) || !NUMBER.test(offsetText)) return undefined
+  if (!TOPIC.test(topicText) || ![partitionText, offsetText, timeText].every((text) => NUMBER.test(text)))
+    return undefined
   if (Number(partitionText) > MAX_PARTITION) return undefined
   const { key, value } = record
   return {
     quarantine: { topic: record.topic, partition: record.partition, offset: record.offset },
     source: { topic: topicText, partition: Number(partitionText), offset: BigInt(offsetText) },
-    ...{ code: codeText, key, value, headers: own, isWhole },
+    ...{ code: codeText, timestamp: Number(timeText), key, value, headers: own, isWhole },
   }
 }
