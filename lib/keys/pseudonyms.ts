@@ -45,7 +45,10 @@ export async function loadPseudonyms(
     pseudonym(domain, text) {
       const newest = keys.get(domain)
       if (newest === undefined)
-        throw new Outage('secret-unavailable', `no pseudonym key for the domain ${domain}: add one to ${name}`)
+        throw new Outage(
+          'secret-unavailable',
+          `no pseudonym key for the domain ${domain}: add one to ${name}`,
+        )
       const code = hmac(newest.key, encodeCbor([domain, text])).toString('base64url')
       return `p${newest.version}:${code}`
     },
