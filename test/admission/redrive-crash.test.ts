@@ -1,0 +1,65 @@
+import { spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { afterEach, describe, expect, it } from 'vitest'
+import { ORDER_CONTRACT, openShop, type Shop } from '../shop.ts'
+import { handle, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
+
+const RECORDS = 100
+const ROUNDS = 8
+
+let shop: Shop | undefined
+afterEach(async () => {
+  await shop?.close()
+  shop = undefined
+})
+
+/** Runs an operator on the folder; kills it after so many signs of life and milliseconds, or lets it end. True where it ended by itself. */
+function runOperator(folder: string, killAfter?: { signs: number; ms: number }): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const script = fileURLToPath(new URL('redrive-process.ts', import.meta.url))
+    const child = spawn(process.execPath, [script, folder], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const bound = setTimeout(() => {
+      child.kill('SIGKILL')
+      reject(new Error('the operator did not end in time'))
+    }, 30_000)
+    let signs = 0
+    child.stdout.on('data', (chunk: Buffer) => {
+      signs += chunk.length
+      if (killAfter !== undefined && signs >= killAfter.signs)
+        setTimeout(() => child.kill('SIGKILL'), killAfter.ms)
+    })
+    child.on('error', reject)
+    child.on('exit', (code) => {
+      clearTimeout(bound)
+      if (code === 0 || code === null) resolve(code === 0)
+      else reject(new Error(`the operator ended with ${code}`))
+    })
+  })
+}
+
+describe('a redrive that is killed', () => {
+  it('loses nothing, lets nothing in twice and leaves no hole in the audit, wherever it was killed', async () => {
+    shop = await openShop()
+    const { folder } = shop
+    await send(
+      shop,
+      Array.from({ length: RECORDS }, (_, id) => refund(id)),
+    )
+    await handle(shop)
+    await shop.stack.close()
+    shop = undefined
+    try {
+      let killed = 0
+      for (let round = 0; round < ROUNDS; round++)
+        if (!(await runOperator(folder, { signs: 2 + (round % 4), ms: (round * 5) % 11 }))) killed++
+      expect(killed).toBeGreaterThan(ROUNDS / 2)
+      expect(await runOperator(folder)).toBe(true)
+      shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+    } finally {
+      if (shop === undefined) rmSync(folder, { recursive: true, force: true })
+    }
+    expect(await totals(shop)).toEqual(Array.from({ length: RECORDS }, (_, id) => id))
+    expect(await verified(shop)).toMatchObject({ verified: true, headsKnown: true, entries: 2 * RECORDS })
+  }, 90_000)
+})
