@@ -78,7 +78,7 @@ async function demonstrate(settings: Settings, { ...screen }: Terminal): Promise
     const style = {
       colours: screen.colours.out,
       width: Math.max(60, Math.min(140, process.stdout.isTTY ? process.stdout.columns : 120)),
-      kept: settings.keep,
+      kept: settings.keep === undefined ? undefined : `--folder ${settings.keep}`,
       isDemo: settings.input === undefined,
     }
     screen.write(summaryText(outcome, style))

@@ -11,7 +11,7 @@ export interface Style {
   readonly colours: boolean
   /** Columns of the terminal. */
   readonly width: number
-  /** The folder that is left for a look, if it is. */
+  /** The flag that leads commands to what is left for a look, if it is. */
   readonly kept: string | undefined
   readonly isDemo: boolean
 }
@@ -94,8 +94,8 @@ function cutTo(text: string, width: number): string {
   return points.length <= width ? text : width === 0 ? '' : `${points.slice(0, width - 1).join('')}…`
 }
 
-const several = (number: number, thing: string): string =>
-  `${count(number)} ${thing}${number === 1 ? '' : 's'}`
+const several = (number: number, thing: string, things: string = `${thing}s`): string =>
+  `${count(number)} ${number === 1 ? thing : things}`
 
 const heading = (text: string, style: Style): string[] => ['', paint(style.colours, 'bold', text)]
 
@@ -238,7 +238,9 @@ function auditPart({ audit, tamperings }: Outcome, style: Style): string[] {
   const verdict = audit.verified
     ? paint(style.colours, 'green', 'complete and unaltered')
     : paint(style.colours, 'red', 'NOT VERIFIED')
-  lines.push(`  ${count(audit.entries)} entries in ${count(audit.segments)} signed segments: ${verdict}`)
+  lines.push(
+    `  ${several(audit.entries, 'entry', 'entries')} in ${several(audit.segments, 'signed segment')}: ${verdict}`,
+  )
   if (tamperings.length === 0) return lines
   lines.push('  Then an insider with access to the disks, each time on a fresh copy:')
   for (const { name, did, found, isNamed } of tamperings) {
@@ -281,9 +283,9 @@ function nextPart({ kept, isDemo, ...style }: Style): string[] {
     kept === undefined
       ? [['npm start -- --keep demo-run', 'the same again, and keep the folder to look into it']]
       : [
-          [`npx sealgate audit verify --folder ${kept}`, 'verify this audit yourself'],
-          [`npx sealgate quarantine list --folder ${kept}`, 'what was refused, and why'],
-          [`npx sealgate audit search --code replayed --folder ${kept}`, 'who did what, and when'],
+          [`npx sealgate audit verify ${kept}`, 'verify this audit yourself'],
+          [`npx sealgate quarantine list ${kept}`, 'what was refused, and why'],
+          [`npx sealgate audit search --code replayed ${kept}`, 'who did what, and when'],
         ]
   if (isDemo)
     rows.push(['npm start -- --input my.ndjson --contracts DIR', 'your own events, by your own contracts'])

@@ -122,7 +122,7 @@ function plansFor({ refusal, neighbours, tails }: Ledger): Plan[] {
     const { source, entries } = tail
     plans.push({
       name: 'the end cut off',
-      did: `the last segment of ${source} goes, with its ${entries} entries`,
+      did: `the last segment of ${source} goes, with its ${entries} ${entries === 1 ? 'entry' : 'entries'}`,
       change: cutting(tail),
       isIt: (found) => found.kind === 'cut at the end' && nameOf(found) === source,
     })

@@ -5,13 +5,12 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { ingestHandler } from '../../functions/ingest.ts'
-import { exportPublicJwk } from '../../lib/envelope/crypto.ts'
 import { type Poller, startPoller } from '../../lib/local/poller.ts'
-import { LOCAL_GATEWAY } from '../../lib/local/stack.ts'
 import { type Around, type Ran, sealgate } from '../cli/terminal.ts'
 import { ORDER_TYPE } from '../shop.ts'
 import { RealShop } from './shop.ts'
 import type { Principal } from './stack/rights.ts'
+import { writeCommandSettings } from './stack/settings.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 import { client, connection, settings, unique } from './world.ts'
 
@@ -23,34 +22,16 @@ const ending: (() => Promise<unknown>)[] = []
 const order = (id: string, total: string): string =>
   `{"orderId":"${id}","total":${total},"customer":{"id":"c1","email":"a@example.com"}}`
 
-/** Settings for a principal; its password is in a file beside it. */
+/** Settings for a principal, in a folder of their own. */
 async function settingsFor(principal: Principal, change = (text: string): string => text): Promise<string> {
-  const password = join(folder, `${principal}.password`)
-  await writeFile(password, connection.passwords[principal], { mode: 0o600 })
-  const file = join(folder, `${principal}.${unique()}.yaml`)
-  const outputs = real.shop.stack.outputs.map((channel) => `  ${channel}: ${real.topicOf(channel)}`)
-  const text = [
-    `name: ${LOCAL_GATEWAY}`,
-    `deployment: ${DEPLOYMENT}`,
-    `channels: { ${real.source}: orders }`,
-    'topics:',
-    ...outputs,
-    `auditTopic: ${real.audit}`,
-    `quarantineTopic: ${real.quarantine}`,
-    `contracts: ${join(real.shop.folder, 'contracts.bundle.json')}`,
-    `directory: ${join(real.shop.folder, 'keys', 'directory.jws')}`,
-    'roots: roots.json',
-    `keyService: local:${join(real.shop.folder, 'keys')}`,
-    'signingKeys: { shop-web: file:shop-web.jwk }',
-    'kafka:',
-    `  brokers: [${connection.brokers.join(', ')}]`,
-    '  ssl: { ca: ca.pem }',
-    '  sasl:',
-    '    mechanism: scram-sha-512',
-    `    username: ${principal}`,
-    `    passwordFile: ${principal}.password`,
-  ].join('\n')
-  await writeFile(file, change(text), { mode: 0o600 })
+  const { shop, source, topicOf } = real
+  const file = await writeCommandSettings(join(folder, unique()), {
+    ...{ connection, principal, stack: shop.stack, stackFolder: shop.folder },
+    sources: new Map([['orders', source]]),
+    outputs: new Map(shop.stack.outputs.map((channel) => [channel, topicOf(channel)])),
+    ...{ auditTopic: real.audit, quarantineTopic: real.quarantine },
+  })
+  await writeFile(file, change(await readFile(file, 'utf8')))
   return file
 }
 
@@ -65,12 +46,6 @@ const decided = async (): Promise<void> => {
 beforeAll(async () => {
   real = await RealShop.open()
   folder = await mkdtemp(join(tmpdir(), 'sealgate-cli-real-'))
-  const { stack } = real.shop
-  await writeFile(join(folder, 'ca.pem'), connection.ca)
-  await writeFile(join(folder, 'roots.json'), JSON.stringify(stack.directory.roots.map(exportPublicJwk)))
-  const { principals } = JSON.parse(await readFile(join(real.shop.folder, 'keys', 'principals.json'), 'utf8'))
-  const { jwk } = principals.find(({ iss }: { iss: string }) => iss === 'shop-web')
-  await writeFile(join(folder, 'shop-web.jwk'), JSON.stringify(jwk), { mode: 0o600 })
   operator = await settingsFor('operator')
   const source = createKafkaSource(settings({}, 'poller'))
   const gate = real.gate()
@@ -193,7 +168,7 @@ describe('on a cluster', () => {
   })
 
   it('send refuses lines that it has no key for, and checks by the contracts where that is asked for', async () => {
-    const keyless = await settingsFor('operator', (text) => text.replace(/^signingKeys:.*\n/m, ''))
+    const keyless = await settingsFor('operator', (text) => text.replace(/^signingKeys:\n( .*\n)*/m, ''))
     const sent = await sealgate(['send', '-', '--type', ORDER_TYPE, '--settings', keyless], {
       input: order('x', '1'),
     })
