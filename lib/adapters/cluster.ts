@@ -1,18 +1,17 @@
 /** What the gate works with between topics of a Kafka cluster, with keys in AWS KMS and documents in files. */
 import type { IngestParts } from '../admission/slice.ts'
-import { ConfigError, Outage } from '../errors.ts'
+import { Outage } from '../errors.ts'
 import { createDataKeys } from '../keys/data-keys.ts'
-import { type Directory, maySign } from '../keys/directory.ts'
 import { createDirectory } from '../keys/directory-reader.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
 import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
-import { localSigner } from '../keys/signer.ts'
-import type { Clock, SecretStore, Signer } from '../ports.ts'
+import type { Clock, SecretStore } from '../ports.ts'
 import type { ClusterSettings } from '../settings.ts'
+import { directorySigner } from './directory-signer.ts'
 import { documentFile } from './document-file.ts'
 import { createKafkaSink } from './kafka.ts'
-import { kmsKeyService, kmsSigner } from './kms.ts'
+import { kmsKeyService } from './kms.ts'
 
 /**
  * Reads the key directory once, for the signer's key: rejects with `Outage` where it cannot, with `ConfigError` where
@@ -26,7 +25,9 @@ export async function openCluster(
   const clock: Clock = { now: () => Date.now() }
   const source = documentFile({ path: settings.directory, outage: 'directory-unavailable', clock })
   const directory = createDirectory({ source, roots: settings.roots, clock })
-  const signer = await signerOf(settings, directory, clock)
+  const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
+  const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }
+  const signer = directorySigner({ name, signing: settings.signing, snapshot, clock, where })
   const keyService = shieldKeyService(kmsKeyService({ clock }), { clock, random: Math.random })
   const sink = createKafkaSink(kafka, clock)
   const parts: IngestParts = {
@@ -65,31 +66,6 @@ const MAX_VALUE_BYTES = 1_048_576
 const RESERVE_MS = 2000
 const OPEN_MS = 5000
 const PSEUDONYMS_MAX_AGE_MS = 300_000
-
-/** Signs as this gateway: with the key that the directory has for it now, so that no consumer refuses what we write. */
-async function signerOf(settings: ClusterSettings, directory: Directory, clock: Clock): Promise<Signer> {
-  const { name, signing } = settings
-  const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
-  const now = Math.floor(clock.now() / 1000)
-  const ours = snapshot.signingKeys.filter(
-    (row) => row.iss === name && row.state === 'active' && maySign(row, now),
-  )
-  if ('key' in signing) {
-    const signer = localSigner(signing.key)
-    if (ours.some(({ kid }) => Buffer.compare(kid, signer.kid) === 0)) return signer
-    throw keyFault(`The key directory has no such key of ${name} that may sign now.`)
-  }
-  const [row, second] = ours.filter(({ kidText }) => signing.kid === undefined || kidText === signing.kid)
-  if (row === undefined) throw keyFault(`The key directory has no key of ${name} that may sign now.`)
-  if (second !== undefined)
-    throw keyFault(`The key directory has several keys of ${name}: set SEALGATE_SIGNING_KID.`)
-  return kmsSigner({ keyId: signing.arn, kid: row.kid, alg: row.key.suite.cose }, { clock })
-}
-
-const keyFault = (what: string): ConfigError =>
-  new ConfigError([
-    { where: 'SEALGATE_SIGNING_KEY', what, fix: 'Publish it in the key directory, or set another.' },
-  ])
 
 /** The pseudonym keys in a file, read again every five minutes. */
 function pseudonymsOf(path: string | undefined, clock: Clock): IngestParts['pseudonyms'] {
