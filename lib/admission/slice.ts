@@ -142,20 +142,25 @@ async function decideAll(
 ): Promise<Outage | undefined> {
   const records = slice.records.filter(({ offset }) => offset >= lane.next)
   if (records.length === 0) return undefined
-  const gate = await gateFor(lane, parts, deadline)
+  const { clock } = parts
+  // Whoever we wait for leaves time to commit what was decided without them.
+  const until = deadline - parts.settings.reserveMs
+  if (clock.now() >= until) return lateOutage()
+  const gate = await gateFor(lane, parts, until)
   const { examined, stop } = examineAll(records, gate, lane.replay)
   const asked = wantedKeys(examined, gate, lane.replay)
-  const keys = await parts.dataKeys.prepare(asked.requests, deadline)
+  // Half of that time, so that a key that does not come leaves the other half for those that have.
+  const now = clock.now()
+  const keys = await parts.dataKeys.prepare(asked.requests, now + (until - now) / 2)
   let transaction = new Transaction(lane, gate, parts)
   let outage = stop
   try {
     for (const one of examined) {
       let decision, draft
       try {
-        if (parts.clock.now() >= deadline - parts.settings.reserveMs)
-          throw new Outage('deadline', 'no time left for this slice: the rest comes with the next invocation')
+        if (clock.now() >= until) throw lateOutage()
         decision = decide(one, asked.asking, gate, lane.replay, keys)
-        draft = await draftOf(one, decision.verdict, gate, lane.outlet, deadline)
+        draft = await draftOf(one, decision.verdict, gate, lane.outlet, until)
       } catch (error) {
         outage = outageOf(error)
         break
@@ -174,6 +179,9 @@ async function decideAll(
     lane.batches.endSlice()
   }
 }
+
+const lateOutage = (): Outage =>
+  new Outage('deadline', 'no time left for this slice: the rest comes with the next invocation')
 
 /** Looks at each record by itself, up to the first that cannot be judged at all. */
 function examineAll(

@@ -4,8 +4,16 @@ import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createIngest, type Ingest, type IngestParts, type Stop } from '../../lib/admission/slice.ts'
 import { Outage } from '../../lib/errors.ts'
-import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
-import { batchBytes, type Message, type SinkSession, type SourceRecord } from '../../lib/ports.ts'
+import { createDataKeys } from '../../lib/keys/data-keys.ts'
+import { createSealingKeys } from '../../lib/keys/sealing-keys.ts'
+import { AUDIT_TOPIC, LOCAL_GATEWAY } from '../../lib/local/stack.ts'
+import {
+  batchBytes,
+  type KeyService,
+  type Message,
+  type SinkSession,
+  type SourceRecord,
+} from '../../lib/ports.ts'
 import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 
 let shop: Shop
@@ -119,6 +127,37 @@ describe('a gate between slices', () => {
     expect(opens).toBe(2)
     expect(await shop.records(AUDIT_TOPIC)).toEqual([])
   })
+
+  it.each(['unwraps', 'makes'])(
+    'commits what it could decide before a key service that never %s a key',
+    async (how) => {
+      shop = await openShop()
+      // Two data keys, as from two runs of a producer.
+      const records = [...(await sent(2)), ...(await sent(2))]
+      const real = shop.stack.consumer(LOCAL_GATEWAY).keyService
+      const never = new Promise<never>(() => undefined)
+      let unwraps = 0
+      const keyService: KeyService = {
+        generate: (...args) => (how === 'makes' ? never : real.generate(...args)),
+        unwrap: (...args) => (how === 'unwraps' && ++unwraps > 1 ? never : real.unwrap(...args)),
+      }
+      const { clock } = shop.stack
+      const ingest = ingestOf((parts) => ({
+        ...parts,
+        settings: { ...parts.settings, reserveMs: 1500 },
+        dataKeys: createDataKeys({ keyService, clock, maxParallel: 1 }),
+        newSealingKeys: () => createSealingKeys({ keyService, clock }),
+      }))
+      const { topic = '', partition = 0 } = records[0] ?? {}
+      const start = Date.now()
+      const [stop] = await ingest.ingest([{ topic, partition, records }], start + 3000)
+      expect(Date.now() - start).toBeLessThan(2900)
+      await ingest.close()
+      const decided = how === 'makes' ? 0 : 2
+      expect([stop?.outage.code, stop?.offset]).toEqual(['deadline', records[decided]?.offset])
+      expect(await shop.records('orders.fulfilment')).toHaveLength(decided)
+    },
+  )
 
   it.each(['is decided', 'stops at an outage', 'is not taken by the sink'])(
     'gives its data keys back when a slice %s',
