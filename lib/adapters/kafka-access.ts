@@ -6,6 +6,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { connect as connectTls, type SecureContextOptions } from 'node:tls'
 import type { ISocketFactory, ISocketFactoryArgs, KafkaConfig } from 'kafkajs'
 import type { Clock, SecretStore } from '../ports.ts'
+import { isRefusedCertificate } from './kafka-outage.ts'
 import { keptSecret, textOf, unusable } from './kafka-credentials.ts'
 import { mechanismOf } from './kafka-sasl.ts'
 import { isUsable, type KafkaConnectionSettings, type KafkaTls } from './kafka-settings.ts'
@@ -69,11 +70,20 @@ export class KafkaAccess {
             onConnect,
           )
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    socket.once('error', (error: Error) => this.#suspect(error))
     // kafkajs gives a connection up that is not made in time, and would leave it open.
     const timer = setTimeout(() => socket.destroy(), 2 * this.#settings.connectionTimeoutMs).unref()
     socket.once(this.#settings.tls === undefined ? 'connect' : 'secureConnect', () => clearTimeout(timer))
     socket.once('close', () => clearTimeout(timer))
     return socket
+  }
+
+  /** Where the broker refuses our certificate, the next connection has what the secret holds by then. */
+  #suspect(error: Error): void {
+    const secret = this.#clientSecret
+    const used = secret?.last
+    if (secret === undefined || used === undefined || !isRefusedCertificate(error)) return
+    void secret.isRenewed(used, this.#clock.now() + this.#settings.connectionTimeoutMs)
   }
 
   /** While files are being replaced they may not fit together: then what fitted last. */

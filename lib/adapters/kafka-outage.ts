@@ -85,6 +85,11 @@ const UNREACHED = new Set([
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
 
+/** What a broker answers to a client certificate (RFC 8446 §6.2), as OpenSSL's codes spell it. */
+const CERTIFICATE_ALERT = /ALERT_(NO_|BAD_|UNSUPPORTED_|UNKNOWN_)?(CERTIFICATE|CA)/
+
+export const isRefusedCertificate = (error: Error): boolean => CERTIFICATE_ALERT.test(rootOf(error).code)
+
 export const isBusy = (error: unknown): boolean => rootOf(error).type === BUSY
 
 export const isCold = (error: unknown): boolean => COLD.has(rootOf(error).type)
@@ -210,7 +215,7 @@ function tlsAdvice(code: string): string {
   if (code === 'CERT_NOT_YET_VALID') return 'a certificate is not valid yet. Check the clocks'
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID')
     return "the certificate is another host's. List brokers by the names in it"
-  if (/ALERT_(NO_|BAD_|UNSUPPORTED_|UNKNOWN_)?(CERTIFICATE|CA)/.test(code))
+  if (CERTIFICATE_ALERT.test(code))
     return 'the broker does not take our certificate. Set ssl.cert and ssl.key (or ssl.secret) to one that is valid, of an authority that it knows'
   if (code.startsWith('ERR_SSL_') || code === 'EPROTO')
     return 'no handshake. See that the port is a TLS listener'

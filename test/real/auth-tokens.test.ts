@@ -247,17 +247,28 @@ describe('credentials in Secrets Manager', () => {
   })
 
   it('hold a client certificate, and a new one is used from the next connection on', async () => {
-    await issue(connection.certificates, { name: 'gate-secret', names: ['DNS:gate.example'] })
-    const read = (suffix: string): Promise<string> =>
-      readFile(join(connection.certificates, `gate-secret.${suffix}`), 'utf8')
-    const [certificate, privateKey] = await Promise.all([read('crt'), read('key')])
+    const certificates = connection.certificates
+    await issue(certificates, { name: 'secret-old', names: ['DNS:gate.example'], days: -1 })
+    await issue(certificates, { name: 'secret-new', names: ['DNS:gate.example'] })
+    const pair = async (name: string): Promise<{ certificate: string; privateKey: string }> => ({
+      certificate: await readFile(join(certificates, `${name}.crt`), 'utf8'),
+      privateKey: await readFile(join(certificates, `${name}.key`), 'utf8'),
+    })
+    const set = (value: object): void => secrets.set(arn('mtls'), { value: JSON.stringify(value) })
+    const [old, fresh] = await Promise.all([pair('secret-old'), pair('secret-new')])
     const sink = sinkOf('MTLS', { ssl: { ca: connection.ca, secret: arn('mtls') }, sasl: undefined })
-    secrets.set(arn('mtls'), { value: JSON.stringify({ certificate, privateKey: 'planted' }) })
+    set({ ...fresh, privateKey: 'planted' })
     expect((await outageOf(sink))[0]).toBe('secret-unavailable')
-    secrets.set(arn('mtls'), { value: JSON.stringify({ certificate, privateKey }) })
     later = 61_000
+    set(old)
+    const refused = ['sink-denied', expect.stringContaining('does not take our certificate')]
+    expect([await outageOf(sink), reads('mtls')]).toEqual([refused, 2])
+    // Not of this moment any more: the refusal has it read again, for the next connection.
+    later += 6000
+    set(fresh)
+    expect(await outageOf(sink)).toEqual(refused)
     // The certificate's common name has no rights: who we are is by it.
-    expect(await outageOf(sink)).toEqual(['sink-denied', expect.stringMatching(/Allow Read/)])
-    expect(reads('mtls')).toBe(2)
+    await expect.poll(() => outageOf(sink)).toEqual(['sink-denied', expect.stringMatching(/Allow Read/)])
+    expect(reads('mtls')).toBe(3)
   })
 })

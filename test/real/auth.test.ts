@@ -3,9 +3,13 @@ import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import tls from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createKafkaSink } from '../../lib/adapters/kafka.ts'
+import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
+import { Outage } from '../../lib/errors.ts'
 import { sealgate, type Ran } from '../cli/terminal.ts'
+import { setEnvironment } from '../secrets-endpoint.ts'
 import { issue, makeAuthority } from './stack/certificates.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 import { Cluster, connection, settings, soon, unique } from './world.ts'
@@ -93,6 +97,17 @@ describe.each(['plain', 'scram-sha-256', 'scram-sha-512'])('SASL %s', (mechanism
     const line = /refuses our credentials\. Check mechanism, user name and password/
     await refused('MANY', { ...user, SASL_PASSWORD: 'planted-secret' }, line)
     await refused('MANY', { ...user, SASL_USERNAME: 'nobody', SASL_PASSWORD: 'planted-secret' }, line)
+  })
+
+  it('asks one broker of many where it reads a cluster, since one refusal speaks for all', async () => {
+    const sasl = { mechanism, username: 'gate', password: 'planted-secret' }
+    const [code, connections] = await counted('MANY', async (address) => {
+      const source = createKafkaSource(settings({ brokers: [address, address, address], sasl }))
+      const error = await source.partitions(topic).catch((reason: unknown) => reason)
+      await source.close()
+      return error instanceof Outage ? error.code : error
+    })
+    expect([code, connections]).toEqual(['sink-denied', 1])
   })
 
   it('reads the password’s file anew for each connection', async () => {
@@ -220,6 +235,47 @@ describe('bad input', () => {
     const env = { ...environment('MANY', { ...right, ...password() }), NODE_TLS_REJECT_UNAUTHORIZED: '0' }
     const ran = await sealgate(['position', 'show', topic], { env })
     expect([ran.status, ran.err]).toEqual([2, expect.stringContaining('NODE_TLS_REJECT_UNAUTHORIZED')])
+  })
+})
+
+describe('whatever the process is told', () => {
+  const right = { mechanism: 'scram-sha-512', username: 'gate' }
+
+  it('an unverified broker is refused', async () => {
+    const restore = setEnvironment({ NODE_TLS_REJECT_UNAUTHORIZED: '0' })
+    const sasl = { ...right, password: connection.passwords.gate }
+    const sink = createKafkaSink(settings({ sasl, ssl: undefined }), { now: () => Date.now() })
+    try {
+      await expect(sink.partitionsOf(topic, soon())).rejects.toMatchObject({ code: 'sink-denied' })
+    } finally {
+      restore()
+      await sink.close()
+    }
+  })
+
+  it('TLS before 1.2 is refused', async () => {
+    const pem = await readFile(join(connection.certificates, 'broker.pem'), 'utf8')
+    const before = [tls.DEFAULT_MIN_VERSION, tls.DEFAULT_CIPHERS] as const
+    const old = { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'ALL:@SECLEVEL=0' } as const
+    let handshakes = 0
+    const server = tls.createServer({ key: pem, cert: pem, ...old }, (socket) => {
+      handshakes++
+      socket.destroy()
+    })
+    server.on('tlsClientError', () => undefined)
+    tls.DEFAULT_MIN_VERSION = 'TLSv1'
+    tls.DEFAULT_CIPHERS = 'ALL:@SECLEVEL=0'
+    const brokers = [await listening(server)]
+    const sink = createKafkaSink(settings({ brokers }), { now: () => Date.now() })
+    try {
+      await expect(sink.partitionsOf(topic, soon())).rejects.toMatchObject({ code: 'sink-denied' })
+      expect(handshakes).toBe(0)
+    } finally {
+      tls.DEFAULT_MIN_VERSION = before[0]
+      tls.DEFAULT_CIPHERS = before[1]
+      await sink.close()
+      await new Promise((resolve) => server.close(resolve))
+    }
   })
 })
 
