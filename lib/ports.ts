@@ -84,6 +84,17 @@ export interface DocumentSource {
   ): Promise<{ readonly bytes: Uint8Array; readonly etag: string } | 'unchanged'>
 }
 
+/** A document that we may replace. */
+export interface DocumentStore extends DocumentSource {
+  /** What is there now; undefined is a definite answer. */
+  find(deadline: number): Promise<{ readonly bytes: Uint8Array; readonly etag: string } | undefined>
+  /**
+   * Writes it where it is still the one of `etag`; undefined: where there is none. Resolves to 'changed', with nothing
+   * written, where another was first. After a rejection nobody knows which of the two is there.
+   */
+  write(bytes: Uint8Array, etag: string | undefined, deadline: number): Promise<'written' | 'changed'>
+}
+
 export interface SecretStore {
   /** The current version of a secret. */
   read(name: string, deadline: number): Promise<{ readonly value: Uint8Array; readonly version: string }>

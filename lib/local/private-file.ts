@@ -1,8 +1,8 @@
 /** Files that only their owner may read, replaced whole or not at all. */
-import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, readFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { writeWhole } from '../adapters/whole-file.ts'
 import { ConfigError } from '../errors.ts'
 
 /** Makes a folder that only its owner may enter. */
@@ -15,27 +15,9 @@ export async function makePrivateFolder(path: string): Promise<void> {
   })
 }
 
-/** Writes `path` so that a crash leaves either the old content or the new: temporary file, fsync, rename, fsync. */
-export async function writePrivateFile(path: string, content: Uint8Array | string): Promise<void> {
-  const draft = join(dirname(path), `.${randomUUID()}.tmp`)
-  try {
-    await syncFile(draft, 'wx', content)
-    await rename(draft, path)
-  } catch (error) {
-    await rm(draft, { force: true })
-    throw error
-  }
-  await syncFile(dirname(path), 'r')
-}
-
-async function syncFile(path: string, flags: string, content?: Uint8Array | string): Promise<void> {
-  const file = await open(path, flags, 0o600)
-  try {
-    if (content !== undefined) await file.writeFile(content)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
+/** Writes `path` so that a crash leaves either the old content or the new. */
+export function writePrivateFile(path: string, content: Uint8Array | string): Promise<void> {
+  return writeWhole(path, content, 0o600)
 }
 
 /** The JSON in a file, or undefined where there is no such file. Throws `ConfigError` where it is no JSON object. */
