@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import { admission } from './admission.ts'
 import { coldStart } from './cold-start.ts'
 import { contracts } from './contracts.ts'
+import { kafka } from './kafka.ts'
 import { FULL, type Peer, QUICK, type Result, type Setting, tableText } from './measure.ts'
 import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
 import { sealing } from './sealing.ts'
@@ -16,7 +17,11 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   'cold-start': coldStart,
   contracts,
   stages,
+  kafka,
 }
+
+/** Those that no peer is measured in. */
+const ALONE = new Set(['contracts', 'stages', 'kafka'])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`
 
@@ -24,7 +29,7 @@ async function main(): Promise<number> {
   const asked = readArguments(process.argv.slice(2))
   if (asked === undefined) return 2
   const { names, json, quick } = asked
-  if (!quick && !peersInstalled() && !installPeers()) return 1
+  if (!quick && names.some((name) => !ALONE.has(name)) && !peersInstalled() && !installPeers()) return 1
   let loaded: Promise<readonly Peer[]> | undefined
   const peers = (): Promise<readonly Peer[]> =>
     (loaded ??= peersInstalled() ? loadPeers() : Promise.resolve([]))

@@ -1,0 +1,224 @@
+/** The whole handler on real Kafka beside handlers of plain kafkajs, and what TLS costs it. */
+import { type Invoke, KafkaWorld, type Site } from './kafka-world.ts'
+import {
+  type Result,
+  rounded,
+  type Setting,
+  type Spread,
+  spreadOf,
+  spreadText,
+  type Table,
+} from './measure.ts'
+
+/** Names of the handlers that are measured beside each other. */
+const GATE = 'gate'
+const TRANSACTION = 'transaction'
+const PLAIN = 'plain'
+const PLAINTEXT = 'plaintext'
+
+interface Plan {
+  readonly slices: readonly number[]
+  readonly partitions: readonly number[]
+  /** Of each handler in a round, by slice. */
+  invocations(slice: number): number
+  readonly rounds: number
+  /** After so long a row has had enough rounds, unless they are fewer than three. */
+  readonly rowMs: number
+  /** Where the cost of TLS is asked: the more bytes a second, the higher it is. */
+  readonly tls: { readonly slice: number; readonly partitions: number }
+}
+
+const FULL: Plan = {
+  slices: [1, 10, 100, 1000],
+  partitions: [1, 4],
+  invocations: (slice) => (slice < 100 ? 60 : slice < 1000 ? 30 : 6),
+  rounds: 9,
+  rowMs: 25_000,
+  tls: { slice: 1000, partitions: 4 },
+}
+
+const QUICK: Plan = {
+  slices: [1, 10],
+  partitions: [1],
+  invocations: () => 3,
+  rounds: 2,
+  rowMs: 1000,
+  tls: { slice: 10, partitions: 1 },
+}
+
+export interface KafkaRow {
+  /** Records of each partition in an event. */
+  readonly slice: number
+  readonly partitions: number
+  readonly eventsPerSecond: number
+  /** Of an invocation, milliseconds. */
+  readonly p50: number
+  readonly p99: number
+  /** Events per second over those of plain kafkajs with a transaction. */
+  readonly ratio: number
+  readonly ratioSpread: Spread
+  /** Events per second of plain kafkajs, and its invocations. */
+  readonly transaction: Figures
+  readonly plain: Figures
+}
+
+interface Figures {
+  readonly eventsPerSecond: number
+  readonly p50: number
+  readonly p99: number
+}
+
+export async function kafka({ quick }: Setting): Promise<Result> {
+  const plan = quick ? QUICK : FULL
+  const world = await KafkaWorld.open((line) => console.error(`kafka: ${line}`))
+  try {
+    const rows: KafkaRow[] = []
+    for (const partitions of plan.partitions) {
+      const site = await world.site(partitions)
+      const handlers = {
+        [GATE]: await world.gate(site),
+        [TRANSACTION]: await world.transactional(site),
+        [PLAIN]: await world.plain(site),
+      }
+      // Code that has run little is slow, and the first row must not pay for all.
+      if (rows.length === 0) await round(site, 10, plan.invocations(10), Object.entries(handlers))
+      for (const slice of plan.slices) {
+        const timings = await measure(site, slice, plan, handlers)
+        rows.push(rowOf(slice, partitions, timings))
+      }
+      await world.checkNothingQuarantined(site)
+    }
+    const tls = await tlsCost(world, plan)
+    return { table: tableOf(rows, tls), data: { rows, tls } }
+  } finally {
+    await world.close()
+  }
+}
+
+interface TlsCost {
+  /** Events per second. */
+  readonly plaintext: number
+  readonly tls: number
+  /** Of the events per second without it. */
+  readonly costPercent: number
+}
+
+async function tlsCost(world: KafkaWorld, plan: Plan): Promise<TlsCost> {
+  const { slice, partitions } = plan.tls
+  const site = await world.site(partitions)
+  const handlers = { [GATE]: await world.gate(site), [PLAINTEXT]: await world.plaintextGate(site) }
+  const timings = await measure(site, slice, plan, handlers)
+  await world.checkNothingQuarantined(site)
+  return {
+    plaintext: timings.figures(PLAINTEXT).eventsPerSecond,
+    tls: timings.figures(GATE).eventsPerSecond,
+    costPercent: rounded((1 - timings.ratio(GATE, PLAINTEXT).median) * 100),
+  }
+}
+
+/** Milliseconds of each invocation, by handler, in rounds. */
+class Timings {
+  readonly #events: number
+  readonly #rounds: ReadonlyMap<string, readonly number[]>[] = []
+
+  /** @param events of an invocation */
+  constructor(events: number) {
+    this.#events = events
+  }
+
+  add(times: ReadonlyMap<string, readonly number[]>): void {
+    this.#rounds.push(times)
+  }
+
+  figures(name: string): Figures {
+    const all = this.#rounds.flatMap((times) => times.get(name) ?? []).sort((a, b) => a - b)
+    const at = (share: number): number => all[Math.ceil(all.length * share) - 1] ?? Number.NaN
+    const speeds = this.#rounds.map((times) => this.#speed(times.get(name)))
+    return {
+      eventsPerSecond: Math.round(spreadOf(speeds).median),
+      p50: rounded(at(0.5)),
+      p99: rounded(at(0.99)),
+    }
+  }
+
+  /** Events per second of one over those of another, in the same round. */
+  ratio(name: string, other: string): Spread {
+    return spreadOf(this.#rounds.map((times) => this.#speed(times.get(name)) / this.#speed(times.get(other))))
+  }
+
+  #speed(times: readonly number[] = []): number {
+    return (1000 * times.length * this.#events) / times.reduce((sum, time) => sum + time, 0)
+  }
+}
+
+async function measure(
+  site: Site,
+  slice: number,
+  plan: Plan,
+  handlers: Readonly<Record<string, Invoke>>,
+): Promise<Timings> {
+  const start = performance.now()
+  const order = Object.entries(handlers)
+  const timings = new Timings(slice * site.partitions)
+  // The first opens partitions and connections, and warms up.
+  await round(site, slice, Math.ceil(plan.invocations(slice) / 2), order)
+  for (let done = 0; done < plan.rounds; done++) {
+    if (done >= 3 && performance.now() - start > plan.rowMs) break
+    timings.add(await round(site, slice, plan.invocations(slice), order))
+    // A B C, B C A …: what one leaves behind is not always the same other's to clear away.
+    order.push(...order.splice(0, 1))
+  }
+  return timings
+}
+
+/** Every handler takes the same events, one after the other, each as soon as it has answered the last. */
+async function round(
+  site: Site,
+  slice: number,
+  invocations: number,
+  handlers: readonly (readonly [string, Invoke])[],
+): Promise<ReadonlyMap<string, readonly number[]>> {
+  const events = []
+  for (let count = 0; count < invocations; count++) events.push(await site.nextEvent(slice))
+  const times = new Map<string, number[]>()
+  for (const [name, invoke] of handlers) {
+    const mine: number[] = []
+    for (const event of events) {
+      const start = performance.now()
+      await invoke(event)
+      mine.push(performance.now() - start)
+    }
+    times.set(name, mine)
+  }
+  return times
+}
+
+function rowOf(slice: number, partitions: number, timings: Timings): KafkaRow {
+  const ratioSpread = timings.ratio(GATE, TRANSACTION)
+  return {
+    slice,
+    partitions,
+    ...timings.figures(GATE),
+    ratio: rounded(ratioSpread.median),
+    ratioSpread,
+    transaction: timings.figures(TRANSACTION),
+    plain: timings.figures(PLAIN),
+  }
+}
+
+function tableOf(rows: readonly KafkaRow[], tls: TlsCost): Table {
+  const times = ({ p50, p99 }: Figures): string => `${p50.toFixed(1)} / ${p99.toFixed(1)}`
+  return [
+    [
+      ...['slice', 'partitions', 'events/s', 'p50 / p99, ms', '× with transaction'],
+      ...['events/s with transaction', 'p50 / p99, ms', 'events/s without', 'p50 / p99, ms'],
+    ],
+    ...rows.map((row) => [
+      ...[String(row.slice), String(row.partitions), String(row.eventsPerSecond), times(row)],
+      spreadText(row.ratioSpread),
+      ...[String(row.transaction.eventsPerSecond), times(row.transaction)],
+      ...[String(row.plain.eventsPerSecond), times(row.plain)],
+    ]),
+    [`TLS: ${tls.tls} events/s with, ${tls.plaintext} without: ${tls.costPercent.toFixed(1)} %`],
+  ]
+}
