@@ -1,10 +1,9 @@
 /** A shop whose keys and contracts are an embedded stack's, and whose topics are on the real cluster. */
-import { firstPosition, parseState } from '../../lib/admission/position.ts'
+import { firstPosition, headsOf, parseState } from '../../lib/admission/position.ts'
 import { createIngest, type IngestParts } from '../../lib/admission/slice.ts'
 import { createKafkaSink, type KafkaSink } from '../../lib/adapters/kafka.ts'
 import { type AuditSource, type VerificationReport, verifyAudit } from '../../lib/audit/verification.ts'
 import { createSealer, type Sealer } from '../../lib/client/sealer.ts'
-import { segmentKey } from '../../lib/audit/segment.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate, type Gate } from '../../lib/runtime.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
@@ -53,11 +52,11 @@ export class RealShop {
     return sink
   }
 
-  /** A gate as another process would have it. */
-  gate(): Gate {
+  /** What a gate works with, as another process would have it. */
+  parts(): IngestParts {
     const parts = this.shop.stack.gateParts()
     const { source, audit, quarantine, topicOf } = this
-    const real: IngestParts = {
+    return {
       ...parts,
       sink: this.sink(),
       settings: {
@@ -67,7 +66,10 @@ export class RealShop {
         channelOf: (topic) => (topic === source ? { name: 'orders', maxLifeSeconds: 86_400 } : undefined),
       },
     }
-    const gate = createGate(createIngest(real), 'throw')
+  }
+
+  gate(change: (parts: IngestParts) => IngestParts = (parts) => parts): Gate {
+    const gate = createGate(createIngest(change(this.parts())), 'throw')
     this.#ending.push(() => gate.close())
     return gate
   }
@@ -107,7 +109,8 @@ export class RealShop {
           const found = await positions.show(place, soon())
           if (found === undefined) continue
           const limits = { maxSessions: Infinity, newDataKeysPerMinute: Infinity }
-          heads.set(segmentKey(place), parseState(found.state, limits, Infinity).head)
+          for (const [name, head] of headsOf(place, parseState(found.state, limits, Infinity)))
+            heads.set(name, head)
         }
         return heads
       },
