@@ -17,6 +17,7 @@ import { folderOption, reachStack } from './folder.ts'
 import { EXIT, printable } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import { readInput } from './record.ts'
+import { functionEnvironment } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 import { openVectorWorld } from './vector-world.ts'
 
@@ -68,7 +69,7 @@ const worldBeside = (event: string): string => join(dirname(event), 'world.json'
 
 async function invoke(terminal: Terminal, options: InvokeOptions): Promise<void> {
   const event = parseEvent(options.event, await readInput(terminal, options.event))
-  const settings = readSettings({ ...terminal.env, SEALGATE_LOCAL: options.folder })
+  const settings = readSettings({ ...functionEnvironment(terminal.env), SEALGATE_LOCAL: options.folder })
   const place = await openPlace(options, settings, event)
   let outcome: { readonly answer: unknown } | { readonly error: LambdaError }
   let verdicts: readonly Verdict[]

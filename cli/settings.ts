@@ -8,6 +8,7 @@ import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
 import type { Contracts } from '../lib/contract/contract.ts'
 import { checkContracts } from '../lib/contract/load.ts'
+import { topicFaults } from '../lib/contract/topics.ts'
 import type { PublicKey } from '../lib/envelope/crypto.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import {
@@ -223,11 +224,16 @@ class Reading {
     const topics = this.topics(true)
     const kids = reader.pairs('SEALGATE_SIGNING_KIDS', 'issuer=kid')
     const keys = reader.pairs('SEALGATE_SIGNING_KEYS', 'issuer=file:PATH or issuer=ARN', SIGNING_KEY)
+    const contracts = await this.#contracts()
+    const outputs = reader.pairs('SEALGATE_TOPICS', 'channel=topic')
+    const topicOf = (channel: string): string => outputs.get(channel) ?? channel
+    const { channels: sources, auditTopic, quarantineTopic } = topics
+    reader.faults.push(...topicFaults(contracts, { sources, auditTopic, quarantineTopic, topicOf }))
     return {
       ...topics,
       directory: topics.directory ?? this.#directory(),
-      contracts: await this.#contracts(),
-      topics: reader.pairs('SEALGATE_TOPICS', 'channel=topic'),
+      contracts,
+      topics: outputs,
       keyServiceFolder: this.#keyServiceFolder(),
       signing: new Map(Array.from(keys, ([iss, key]) => [iss, this.#signing(key, kids.get(iss))])),
       kekIds: reader.pairs('SEALGATE_KEK_IDS', 'issuer=kekId'),

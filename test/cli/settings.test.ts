@@ -1,5 +1,5 @@
 /** Where commands work: flags before environment before sealgate.yaml, and all that is wrong with them at once. */
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -139,6 +139,18 @@ kafka:
       ]),
     )
     expect(faults).toHaveLength(10)
+  })
+
+  it('is as the manual shows it', async () => {
+    const manual = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8')
+    const [, example = ''] = /```yaml\n([^]*?)```/.exec(manual) ?? []
+    await write(example)
+    await writeFile(join(folder, 'ann.password'), 'hush', { mode: 0o600 })
+    // The files that it names are not here, and nothing else is wrong with it.
+    const faults = await faultsOf(() => readEventSettings(given()))
+    expect(faults.map((fault) => /: ([\w.]+): /.exec(fault)?.[1]).sort()).toEqual(
+      ['contracts', 'directory', 'kafka.ssl.ca', 'roots', 'signingKeys'].sort(),
+    )
   })
 
   it('is read as YAML, strictly', async () => {
