@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -167,6 +167,14 @@ describe('the settings of a gate on a cluster', () => {
     ])
     expect(JSON.stringify(faults)).not.toContain('hunter2')
     expect(JSON.stringify(faults)).not.toContain(JSON.parse(secret).d)
+  })
+
+  it('are all documented', () => {
+    const page = readFileSync(join(import.meta.dirname, '../docs/settings.md'), 'utf8')
+    const [fault] = faultsOf({ ...whole(), SEALGATE_TYPO: '1' })
+    const known = fault?.text.match(/SEALGATE_[A-Z_]+/g) ?? []
+    expect(known.length).toBeGreaterThan(40)
+    for (const name of known) expect(page).toContain(`\`${name}\``)
   })
 
   it('refuse a channel without contract, and pseudonyms without keys', () => {
