@@ -114,7 +114,7 @@ export class ReplayState {
 
   /** Steps 8 and 9 at judging time `t` ≥ `time`. */
   judge(event: Claimant, t: number): Ruling {
-    const issuer = this.#issuers.get(issuerKey(event.claims.iss))
+    const issuer = this.#issuerOf(event, t)
     const window = liveWindow(issuer, event, t)
     if (window !== undefined && isSeen(window, event.claims.number))
       return refuse('replayed', 'this number has been seen, or is too old to tell', false)
@@ -149,7 +149,7 @@ export class ReplayState {
     }
     if (event === undefined || ruling?.marks !== true) return
     const name = issuerKey(event.claims.iss)
-    let issuer = this.#issuers.get(name) ?? newIssuer()
+    let issuer = this.#issuerOf(event, t) ?? newIssuer()
     if (ruling.rejection === undefined) {
       if (event.askedKey !== undefined) issuer = { ...issuer, dataKeys: withKey(issuer, event.askedKey, t) }
       if (event.perSecond !== undefined)
@@ -175,7 +175,7 @@ export class ReplayState {
 
   #judgeRedriven(event: Claimant): Ruling {
     if (!event.fits) return refuse('over-limit', 'the payload is longer than the contract allows', false)
-    const issuer = this.#issuers.get(issuerKey(event.claims.iss))
+    const issuer = this.#issuerOf(event, this.time)
     if (this.#isPast(event) || liveWindow(issuer, event, this.time) !== undefined) return OK
     return this.#roomForSession(issuer, this.time) ?? OK
   }
@@ -183,7 +183,7 @@ export class ReplayState {
   #markRedriven(event: Claimant): void {
     if (this.#isPast(event)) return
     const name = issuerKey(event.claims.iss)
-    const issuer = this.#issuers.get(name) ?? newIssuer()
+    const issuer = this.#issuerOf(event, this.time) ?? newIssuer()
     const window = liveWindow(issuer, event, this.time)
     // Further below, every copy is refused as too old to tell.
     if (window !== undefined && window.highest - event.claims.number >= WINDOW_BITS) return
@@ -297,24 +297,30 @@ export class ReplayState {
   #bytes(t: number): number {
     let bytes = BASE_BYTES
     for (const issuer of this.#issuers.values()) {
+      if (this.#isIdle(issuer, t)) continue
       const rates = t > this.time ? 0 : issuer.rates.size
-      const windows = liveWindows(issuer, t)
-      if (windows > 0 || rates > 0 || issuer.dataKeys.minute >= minuteOf(t))
-        bytes += ISSUER_BYTES + windows * WINDOW_BYTES + rates * RATE_BYTES
+      bytes += ISSUER_BYTES + liveWindows(issuer, t) * WINDOW_BYTES + rates * RATE_BYTES
     }
     return bytes
+  }
+
+  /** What is remembered of an event's issuer at `t`: of an idle one nothing, whether or not `encode` has come to forget it. */
+  #issuerOf(event: Claimant, t: number): Issuer | undefined {
+    const issuer = this.#issuers.get(issuerKey(event.claims.iss))
+    if (issuer === undefined || liveWindow(issuer, event, t) !== undefined) return issuer
+    return this.#isIdle(issuer, t) ? undefined : issuer
+  }
+
+  #isIdle(issuer: Issuer, t: number): boolean {
+    const counts = t > this.time ? 0 : issuer.rates.size
+    return counts === 0 && issuer.dataKeys.minute < minuteOf(t) && liveWindows(issuer, t) === 0
   }
 
   #forget(): void {
     for (const [name, issuer] of this.#issuers) {
       for (const [session, window] of issuer.windows)
         if (window.exp < this.time) issuer.windows.delete(session)
-      if (
-        issuer.windows.size === 0 &&
-        issuer.rates.size === 0 &&
-        issuer.dataKeys.minute < minuteOf(this.time)
-      )
-        this.#issuers.delete(name)
+      if (this.#isIdle(issuer, this.time)) this.#issuers.delete(name)
     }
   }
 }

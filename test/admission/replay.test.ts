@@ -295,7 +295,7 @@ describe('the state on its way through the position', () => {
 
   it('decides as if it had never been written: after every record or after none', () => {
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      fc.property(fc.array(step, { minLength: 30, maxLength: 60 }), (steps) => {
         const kept = newState()
         let stored = newState()
         let t = T
