@@ -4,7 +4,7 @@ import { Outage } from '../lib/errors.ts'
 import { auditSource, readHeads } from '../lib/local/audit-source.ts'
 import type { TopicPartition } from '../lib/ports.ts'
 import type { OpenAudit } from './audit.ts'
-import { printable } from './io.ts'
+import { oneLine } from './io.ts'
 import type { Terminal } from './terminal.ts'
 import { openTopics, type Topics } from './world.ts'
 
@@ -49,7 +49,7 @@ async function headsOf(
     return await readHeads({ positions, sources, deadline: clock.now() + CALL_MS })
   } catch (error) {
     if (!(error instanceof Outage) || error.code !== 'sink-denied') throw error
-    terminal.warn(printable(`The heads in the positions may not be read: ${error.message}`))
+    terminal.warn(oneLine(`The heads in the positions may not be read: ${error.message}`))
     return undefined
   }
 }

@@ -59,7 +59,7 @@ export function fail(io: Io, error: unknown, json = false): void {
     io.exit(EXIT.badInput)
   } else if (error instanceof Outage) {
     if (json) io.write(JSON.stringify({ outage: { code: error.code, reason: error.message } }))
-    else io.warn(`${paint(io.colours.err, 'red', 'unreachable')} ${error.message} (${error.code})`)
+    else io.warn(`${paint(io.colours.err, 'red', 'unreachable')} ${oneLine(error.message)} (${error.code})`)
     io.exit(EXIT.outage)
   } else throw error
 }
@@ -67,7 +67,7 @@ export function fail(io: Io, error: unknown, json = false): void {
 /** Each fault on a line of standard error. */
 export function printFaults(io: Io, faults: readonly Fault[], kind: 'fault' | 'warning' = 'fault'): void {
   const mark = paint(io.colours.err, kind === 'fault' ? 'red' : 'yellow', kind)
-  for (const fault of faults) io.warn(`${mark} ${describeFault(fault)}`)
+  for (const fault of faults) io.warn(`${mark} ${oneLine(describeFault(fault))}`)
 }
 
 /** Texts of others may hold what a terminal obeys, or what turns letters round: all that is no sign but line feeds, escaped. */
@@ -76,6 +76,9 @@ export function printable(text: string): string {
     character === '\n' ? character : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
   )
 }
+
+/** The same on one line. */
+export const oneLine = (text: string): string => printable(text.replaceAll('\n', ' '))
 
 /** Rows in columns two blanks apart; the first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string[] {

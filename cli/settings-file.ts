@@ -2,7 +2,7 @@
  * `sealgate.yaml`: the settings of the environment (docs/settings.md) in a file, each by its name there in camelCase, and
  * read as if it stood there: `kafka.sasl.passwordFile` is SEALGATE_KAFKA_SASL_PASSWORD_FILE.
  */
-import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, realpathSync, type Stats } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { isMap, isScalar, isSeq, LineCounter, parseDocument, type YAMLMap, type YAMLSeq } from 'yaml'
 import { ConfigError, type Fault } from '../lib/errors.ts'
@@ -42,10 +42,13 @@ class Reading {
   readonly given: GivenSetting[] = []
   readonly faults: Fault[] = []
   readonly #file: string
+  readonly #folder: string
   readonly #lines = new LineCounter()
 
   constructor(file: string) {
     this.#file = file
+    // Where it is and not where a link to it is: whoever made the link has no say in what lies beside it.
+    this.#folder = dirname(realpathSync(file))
   }
 
   fault(line: number, what: string, fix: string): void {
@@ -117,7 +120,7 @@ class Reading {
 
   /** A path as seen from the settings file's own folder; any other value as it stands. */
   #located(name: string, value: string): string {
-    const folder = dirname(resolve(this.#file))
+    const folder = this.#folder
     if (PATHS.test(name) && !value.includes(PEM)) return resolve(folder, value)
     const prefix = PREFIXED_PATH.exec(value)?.[0]
     return prefix === undefined ? value : prefix + resolve(folder, value.slice(prefix.length))

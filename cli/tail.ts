@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander'
 import type { Opener } from '../lib/client/opener.ts'
 import type { SourceRecord, TopicPartition } from '../lib/ports.ts'
 import { dataMember, eventJson, kafkaMessage, openerOf, type Reading, readerOf } from './consumers.ts'
-import { EXIT, paint, printable } from './io.ts'
+import { EXIT, oneLine, paint } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -213,5 +213,3 @@ function asText(terminal: Terminal, record: SourceRecord, shown: Shown): string 
   const named = key === null ? '' : `  key=${oneLine(Buffer.from(key).toString())}`
   return `${place}  ${type}${named}  ${oneLine(shown.data)}`
 }
-
-const oneLine = (text: string): string => printable(text.replaceAll('\n', ' '))

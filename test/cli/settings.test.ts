@@ -1,7 +1,9 @@
 /** Where commands work: flags before environment before sealgate.yaml, and all that is wrong with them at once. */
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { choosePlace, type PlaceFlags, readEventSettings, readTopicSettings } from '../../cli/settings.ts'
 import { readSettingsFile } from '../../cli/settings-file.ts'
@@ -238,6 +240,32 @@ signingKids: { shipping: k-7 }
     expect(faults).toContainEqual(expect.stringContaining(`Others can read ${key}. chmod 600 ${key}`))
     expect(faults).toContainEqual(expect.stringContaining('order.yaml:1: '))
   })
+})
+
+describe('a settings file', () => {
+  it('names files beside itself, not beside a link to it', async () => {
+    await write('directory: directory.jws')
+    await mkdir(join(folder, 'elsewhere'))
+    const link = join(folder, 'elsewhere', 'sealgate.yaml')
+    await symlink(file, link)
+    expect(readSettingsFile(link).map(({ text }) => text)).toEqual([join(folder, 'directory.jws')])
+  })
+
+  it('is found in the working directory of a process', async () => {
+    await write('kafka: { brokers: [x] }')
+    const bin = fileURLToPath(new URL('../../bin/sealgate.js', import.meta.url))
+    const child = spawn(process.execPath, [bin, 'quarantine', 'list'], {
+      cwd: folder,
+      env: { PATH: process.env['PATH'] },
+    })
+    let err = ''
+    child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()))
+    expect(await new Promise((resolve) => child.once('close', resolve))).toBe(2)
+    expect(err.split('\n').slice(0, 2)).toEqual([
+      expect.stringContaining('fault sealgate.yaml:1: kafka.brokers: It is not host:port.'),
+      expect.stringContaining('fault sealgate.yaml: deployment: '),
+    ])
+  }, 20_000)
 })
 
 describe('the flags of a place', () => {

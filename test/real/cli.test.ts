@@ -2,12 +2,14 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { ingestHandler } from '../../functions/ingest.ts'
+import { openLocalKeyService } from '../../lib/local/key-service.ts'
 import { type Poller, startPoller } from '../../lib/local/poller.ts'
 import { type Around, type Ran, sealgate } from '../cli/terminal.ts'
 import { ORDER_TYPE } from '../shop.ts'
+import { startKmsEndpoint } from './kms-endpoint.ts'
 import { RealShop } from './shop.ts'
 import type { Principal } from './stack/rights.ts'
 import { writeCommandSettings } from './stack/settings.ts'
@@ -165,6 +167,32 @@ describe('on a cluster', () => {
     const found = await sealgate(['audit', 'search', '--code', 'schema-invalid', '--settings', nameless])
     expect([found.err, found.status]).toEqual(['', 0])
     expect(found.out).toContain('1 of 4 entries found')
+  })
+
+  it('asks AWS KMS where the settings name no other key service', async () => {
+    await decided()
+    const keys = await openLocalKeyService(join(real.shop.folder, 'keys'), { now: () => Date.now() })
+    const kms = await startKmsEndpoint(keys, 'fulfilment')
+    vi.stubEnv('AWS_ENDPOINT_URL_KMS', kms.url)
+    vi.stubEnv('AWS_ACCESS_KEY_ID', 'test')
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test')
+    try {
+      const onAws = await settingsFor('operator', (text) => text.replace(/^keyService:.*\n/m, ''))
+      const { out, err, status } = await sealgate([
+        'tail',
+        'orders.fulfilment',
+        '--max',
+        '2',
+        '--settings',
+        onAws,
+      ])
+      expect([err, status]).toEqual(['', 0])
+      expect(out).toContain('A-2')
+      expect(kms.asked).toContain('Decrypt')
+    } finally {
+      vi.unstubAllEnvs()
+      await kms.end()
+    }
   })
 
   it('send refuses lines that it has no key for, and checks by the contracts where that is asked for', async () => {
