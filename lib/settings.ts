@@ -19,7 +19,7 @@ export interface LocalSettings {
 }
 
 /** A gate between topics of a cluster. */
-export interface ClusterSettings {
+export interface ClusterSettings extends TrustSettings {
   readonly answerMode: AnswerMode
   readonly localFolder: undefined
   /** The gateway's name: the `aud` of what it takes in, the `iss` of what it gives out. */
@@ -31,9 +31,6 @@ export interface ClusterSettings {
   readonly auditTopic: string
   readonly quarantineTopic: string
   readonly contracts: Contracts
-  /** The key directory's file. */
-  readonly directory: string
-  readonly roots: readonly PublicKey[]
   readonly kekId: string
   readonly signing: SigningSettings
   /** A file of pseudonym keys; undefined where no contract needs one. */
@@ -41,6 +38,13 @@ export interface ClusterSettings {
   readonly limits: IssuerLimits
   readonly maxLifeSeconds: number
   readonly kafka: KafkaSinkSettings
+}
+
+/** Whose keys count. */
+export interface TrustSettings {
+  /** The key directory's file. */
+  readonly directory: string
+  readonly roots: readonly PublicKey[]
 }
 
 /** A key in KMS by its ARN, and `kid` where the directory has several keys of ours; or a private key at hand, for tests. */
@@ -70,7 +74,9 @@ const KAFKA_TIMES = [
 ] as const
 const ALWAYS = ['SEALGATE_FAILURE_MODE']
 const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
+const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_ROOTS']
 const CLUSTER = [
+  ...TRUST,
   ...[
     'NAME',
     'DEPLOYMENT',
@@ -80,8 +86,6 @@ const CLUSTER = [
     'AUDIT_TOPIC',
     'QUARANTINE_TOPIC',
     'CONTRACTS',
-    'DIRECTORY',
-    'ROOTS',
     'KEK_ID',
     'SIGNING_KEY',
     'SIGNING_KID',
@@ -137,6 +141,24 @@ export function readKafkaEnvironment(environment: Environment): KafkaSinkSetting
   return kafka
 }
 
+/** What the function that gives out public keys is told. Throws `ConfigError` with every fault. */
+export function readKeysSettings(environment: Environment): TrustSettings {
+  const reader = new Reader(environment)
+  reader.refuseUnverified()
+  reader.refuseUnknown(TRUST)
+  const trust = readTrust(reader)
+  if (reader.faults.length > 0) throw new ConfigError(reader.faults)
+  return trust
+}
+
+function readTrust(reader: Reader): TrustSettings {
+  const fix = 'Name a file with the public JWK of the root, or a list of two.'
+  return {
+    directory: reader.text('SEALGATE_DIRECTORY', "Name the key directory's file."),
+    roots: reader.file('SEALGATE_ROOTS', fix, rootsOf) ?? [],
+  }
+}
+
 function readCluster(reader: Reader, environment: Environment): Omit<ClusterSettings, 'answerMode'> {
   const kafka = readKafka(reader)
   const deployment = kafka?.deployment ?? ''
@@ -161,13 +183,7 @@ function readCluster(reader: Reader, environment: Environment): Omit<ClusterSett
     auditTopic,
     quarantineTopic,
     contracts: contracts ?? NO_CONTRACTS,
-    directory: reader.text('SEALGATE_DIRECTORY', "Name the key directory's file."),
-    roots:
-      reader.file(
-        'SEALGATE_ROOTS',
-        'Name a file with the public JWK of the root, or a list of two.',
-        rootsOf,
-      ) ?? [],
+    ...readTrust(reader),
     kekId: reader.text('SEALGATE_KEK_ID', "Set the name of this gateway's KEK in the key directory."),
     signing: readSigning(reader, environment),
     pseudonyms,
