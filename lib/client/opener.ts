@@ -49,7 +49,7 @@ export interface OpenerOptions {
   readonly replay?: ReplayStore
   /** With contracts, payloads are checked against the schema of (channel, type); for readers of the channels they are about. */
   readonly contracts?: Contracts
-  /** How long a call may wait for the directory and the key service together, in milliseconds. Default 10,000. */
+  /** How long a call waits for the directory, the data keys and each answer of `replay`, in milliseconds. Default 10,000. */
   readonly timeoutMs?: number
   readonly clock?: Clock
 }
@@ -192,8 +192,10 @@ export function createOpener(options: OpenerOptions): Opener {
     }
   }
 
-  const isReplayed = async ({ result }: Examined, offset: string, deadline: number): Promise<boolean> => {
+  const isReplayed = async ({ result }: Examined, offset: string): Promise<boolean> => {
     if (replay === undefined || result instanceof Rejection) return false
+    // Its own for each: a long batch would never come to its end, however often it came again.
+    const deadline = clock.now() + timeoutMs
     const { iss, session, number, exp } = result.body.claims
     const { channel, partition } = result.place
     const name = { channel, partition, iss, session: hex(session), number }
@@ -228,8 +230,7 @@ export function createOpener(options: OpenerOptions): Opener {
     const channel = channelOf(topic)
     if (channel === undefined)
       throw new Outage('channel-unknown', `topic ${topic} has no channel: see the option channelOf`)
-    const deadline = clock.now() + timeoutMs
-    const copy = await directory.snapshot(deadline)
+    const copy = await directory.snapshot(clock.now() + timeoutMs)
     const name = `${topic}/${partition}`
     let time = times.get(name) ?? 0
     const examined = messages.map((message) => {
@@ -237,18 +238,20 @@ export function createOpener(options: OpenerOptions): Opener {
       time = judgingTime(record, clock.now(), time)
       return examine(record, channel, time, copy)
     })
+    // Only examining asks what is proven, which are views into these records.
+    batches.endSlice()
     const replayed: boolean[] = []
     for (const [index, each] of examined.entries())
-      replayed.push(await isReplayed(each, messages[index]?.offset ?? '', deadline))
+      replayed.push(await isReplayed(each, messages[index]?.offset ?? ''))
     const wanted = examined.filter((_, index) => replayed[index] === false)
-    const keys = await dataKeys.prepare(wanted.map(({ request }) => request).filter(isThere), deadline)
+    const requests = wanted.map(({ request }) => request).filter(isThere)
+    const keys = await dataKeys.prepare(requests, clock.now() + timeoutMs)
     try {
       const results = examined.map((each, index) => finish(each, replayed[index] === true, keys))
       times.set(name, Math.max(time, times.get(name) ?? 0))
       return results
     } finally {
       keys.release()
-      batches.endSlice()
     }
   }
 

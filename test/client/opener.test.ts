@@ -424,6 +424,27 @@ describe('replays', () => {
     expect(keyService.unwrapped).toBe(1)
   })
 
+  it('may take a slow store its time over a long batch, each sighting within the bound', async () => {
+    const { sealing, opening, clock } = shop()
+    const messages = await sealed(
+      sealing,
+      Array.from({ length: 5 }, () => event()),
+    )
+    const replay = {
+      remember: async () => {
+        clock.ms += 900
+        await new Promise((resolve) => setTimeout(resolve, 2))
+        return true
+      },
+    }
+    const opener = createOpener({ ...opening, replay, timeoutMs: 1000 })
+    const opened = await opener.openBatch({ topic: 'orders', partition: 0, messages })
+    expect(opened.map(codeOf)).toEqual(messages.map(() => 'opened'))
+    const stuck = { remember: () => new Promise<never>(() => undefined) }
+    const other = createOpener({ ...opening, replay: stuck, timeoutMs: 50 })
+    await expect(other.openBatch({ topic: 'orders', partition: 0, messages })).rejects.toThrow(Outage)
+  })
+
   it('cost no call of the key service', async () => {
     const { sealing, opening, keyService } = shop()
     const [message] = await sealed(sealing, [event()])
