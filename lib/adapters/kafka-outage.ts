@@ -27,13 +27,19 @@ const UNKNOWN_CODES: Readonly<Record<string, string>> = { '90': 'PRODUCER_FENCED
 const UNKNOWN_CODE = /^Unknown error code (\d{1,5})$/
 const MAX_WRAPPINGS = 16
 
-function rootOf(error: unknown): Root {
+/** Where causes end, or at an outage: that has said already what there is to say. */
+function innermost(error: unknown): unknown {
   let inner = error
-  for (let depth = 0; depth < MAX_WRAPPINGS; depth++) {
+  for (let depth = 0; depth < MAX_WRAPPINGS && !(inner instanceof Outage); depth++) {
     const cause = inner instanceof Error ? inner.cause : undefined
     if (!(cause instanceof Error)) break
     inner = cause
   }
+  return inner
+}
+
+function rootOf(error: unknown): Root {
+  const inner = innermost(error)
   if (!(inner instanceof Error)) return { name: 'unknown', type: '', code: '', message: 'unknown error' }
   const type = 'type' in inner && typeof inner.type === 'string' ? inner.type : ''
   const number = UNKNOWN_CODE.exec(inner.message)?.[1]
@@ -100,9 +106,10 @@ export function isPassing(error: unknown): boolean {
   return type === '' ? UNREACHED.has(name) && !TLS_CODE.test(code) : COLD.has(type)
 }
 
-/** The outage for an error of kafkajs; an `Outage` is itself. */
+/** The outage for an error of kafkajs; an `Outage` is itself, also where kafkajs has wrapped it. */
 export function kafkaOutage(error: unknown, operation: Operation): Outage {
-  if (error instanceof Outage) return error
+  const inner = innermost(error)
+  if (inner instanceof Outage) return inner
   const root = rootOf(error)
   const [code, what] = explain(root, operation)
   return new Outage(code, `${operation.name}: ${what}`, { cause: error })

@@ -12,6 +12,8 @@ export interface Copy<T> {
 
 /** After a refusal nothing is read again that is younger: what refuses for good must not make us ask without end. */
 const MIN_AGE_MS = 5000
+/** Nor while a copy serves where reading has just failed: who does not answer would make each connection wait. */
+const RETRY_MS = 10_000
 
 export class Renewable<T> {
   readonly #read: (deadline: number) => Promise<Copy<T>>
@@ -19,6 +21,7 @@ export class Renewable<T> {
   #copy: Copy<T> | undefined
   /** Milliseconds since 1970. */
   #readAt = 0
+  #failedAt = -Infinity
   #reading: Promise<Copy<T>> | undefined
 
   constructor(read: (deadline: number) => Promise<Copy<T>>, clock: Clock) {
@@ -31,9 +34,13 @@ export class Renewable<T> {
     const copy = this.#copy
     const now = this.#clock.now()
     if (copy !== undefined && now >= this.#readAt && now < copy.freshUntil) return copy.value
+    const sinceFailure = now - this.#failedAt
+    if (copy !== undefined && now < copy.goodUntil && sinceFailure >= 0 && sinceFailure < RETRY_MS)
+      return copy.value
     try {
       return (await this.#renew(deadline)).value
     } catch (error) {
+      this.#failedAt = this.#clock.now()
       if (copy === undefined || this.#clock.now() >= copy.goodUntil) throw error
       return copy.value
     }

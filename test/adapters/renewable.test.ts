@@ -38,9 +38,11 @@ describe('what is read from elsewhere', () => {
     const world = new World()
     await world.current()
     world.next = new Error('away')
-    world.now += 99_999
-    expect(await world.current()).toBe('a')
-    world.now += 1
+    world.now += 85_000
+    expect([await world.current(), await world.current(), world.reads]).toEqual(['a', 'a', 2])
+    world.now += 10_000
+    expect([await world.current(), world.reads]).toEqual(['a', 3])
+    world.now += 5000
     await expect(world.current()).rejects.toThrow('away')
   })
 

@@ -1,4 +1,6 @@
 /** Credentials that somebody else gives us: tokens from an endpoint, secrets from Secrets Manager. On a real broker. */
+import { createPrivateKey } from 'node:crypto'
+import diagnostics from 'node:diagnostics_channel'
 import { readFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:https'
 import { join } from 'node:path'
@@ -99,6 +101,22 @@ describe('OAUTHBEARER by a token endpoint', () => {
     expect([await ask(sink), asked.length]).toEqual([1, 1])
     later = 870_000
     expect([await ask(sink), asked.length]).toEqual([1, 2])
+  })
+
+  it('proves itself anew on the same connection before the broker ends the session', async () => {
+    answer = () => [200, bearer(signToken(connection, 'gate', 3600), 2)]
+    const sink = sinkBy()
+    await ask(sink)
+    await new Promise((resolve) => setTimeout(resolve, 2500))
+    let sockets = 0
+    const count = (): number => ++sockets
+    diagnostics.subscribe('net.client.socket', count)
+    try {
+      // With a new token, and so one connection: to the endpoint.
+      expect([await ask(sink), asked.length, sockets]).toEqual([1, 2, 1])
+    } finally {
+      diagnostics.unsubscribe('net.client.socket', count)
+    }
   })
 
   it('lives on its last token while the endpoint is away', async () => {
@@ -255,7 +273,10 @@ describe('credentials in Secrets Manager', () => {
       privateKey: await readFile(join(certificates, `${name}.key`), 'utf8'),
     })
     const set = (value: object): void => secrets.set(arn('mtls'), { value: JSON.stringify(value) })
-    const [old, fresh] = await Promise.all([pair('secret-old'), pair('secret-new')])
+    const [old, plain] = await Promise.all([pair('secret-old'), pair('secret-new')])
+    const locked = { cipher: 'aes-256-cbc', passphrase: 'planted', type: 'pkcs8', format: 'pem' } as const
+    const privateKey = createPrivateKey(plain.privateKey).export(locked)
+    const fresh = { certificate: plain.certificate, privateKey, privateKeyPassword: 'planted' }
     const sink = sinkOf('MTLS', { ssl: { ca: connection.ca, secret: arn('mtls') }, sasl: undefined })
     set({ ...fresh, privateKey: 'planted' })
     expect((await outageOf(sink))[0]).toBe('secret-unavailable')

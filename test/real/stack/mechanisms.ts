@@ -57,6 +57,8 @@ export async function everyMechanism(version: KafkaVersion, { folder, passwords 
           `plain.sasl.jaas.config=${SECURITY}.plain.PlainLoginModule required ${users.join(' ')};`,
           `scram-sha-256.${scram}`,
           `scram-sha-512.${scram}`,
+          // kafkajs proves itself anew 10 s before the end of a session.
+          'oauthbearer.connections.max.reauth.ms=12000',
           `oauthbearer.sasl.jaas.config=${TOKEN_LOGIN} required;`,
           `oauthbearer.sasl.server.callback.handler.class=${handler}`,
           `oauthbearer.sasl.oauthbearer.jwks.endpoint.url=file://${jwks}`,
