@@ -19,7 +19,7 @@ interface TailOptions extends PlaceFlags {
   readonly json?: true
 }
 
-const PAGE = { maxBytes: 262_144, maxRecords: 500 }
+const PAGE = { maxBytes: 1_048_576, maxRecords: 2_000 }
 /** A wait ends at the latest then, to see whether it is to stop; a cluster is looked at as often. */
 const WAIT_MS = 500
 
