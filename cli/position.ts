@@ -1,28 +1,21 @@
-/** `sealgate position init|show`: how far the gate has come in a source topic, and its first start (exactly-once.md §1). */
+/** `sealgate position init|show|renew|restore`: how far the gate has come in a source topic (exactly-once.md §1, §2). */
 import { type Command, InvalidArgumentError } from 'commander'
 import { firstPosition } from '../lib/admission/position.ts'
+import { restorePosition } from '../lib/admission/restore.ts'
 import { ConfigError } from '../lib/errors.ts'
-import { createLocalPositions } from '../lib/local/log-sink.ts'
-import type { PositionAdmin, TopicPartition } from '../lib/ports.ts'
-import { readKafkaEnvironment } from '../lib/settings.ts'
-import { folderOption, withStack } from './folder.ts'
+import type { RecordReader, TopicPartition } from '../lib/ports.ts'
+import { openGateWorld } from './gate-world.ts'
 import { EXIT, table } from './io.ts'
 import { wholeNumber } from './numbers.ts'
+import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { addPlaceOptions, closing, openTopics, type Topics } from './world.ts'
 
 type Start = 'earliest' | 'latest' | bigint
 
-interface PositionOptions {
-  readonly folder: string
+interface PositionOptions extends PlaceFlags {
   readonly partition?: number
   readonly json?: true
-}
-
-/** What is asked: the embedded log, or a cluster. */
-interface Place {
-  readonly admin: PositionAdmin
-  partitions(topic: string): Promise<number>
-  offsets(source: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
 }
 
 /** A partition's position after the command. */
@@ -30,50 +23,89 @@ interface Row {
   readonly partition: number
   /** The first offset not yet decided; null where there is no position. */
   readonly next: string | null
+  /** What the command did; absent where it only looks. */
+  readonly done?: string
 }
 
-/** Adds `position init` and `position show` to the program. */
+/** Adds `position init`, `show`, `renew` and `restore` to the program. */
 export function addPositionCommands(program: Command, terminal: Terminal): void {
-  const position = program
-    .command('position')
-    .description(
-      'how far the gate has come: on a cluster where SEALGATE_KAFKA_BROKERS is set, else on a stack',
-    )
+  const position = program.command('position').description('how far the gate has come in a source topic')
   const add = (name: string, description: string): Command =>
-    position
-      .command(name)
+    addPlaceOptions(position.command(name))
       .description(description)
       .argument('<topic>', 'the source topic')
       .option('--partition <n>', 'only this partition', wholeNumber(0, 1_000_000))
-      .addOption(folderOption(terminal))
       .option('--json', 'print {"topic","partitions":[{"partition","next"}]}')
       .addHelpText('after', `\nExample:\n  sealgate position ${name} orders`)
   add('init', 'make the first position of a topic; refused where there is one')
     .option('--at <offset>', 'earliest, latest or an offset', startOf, 'earliest')
     .action((topic: string, options: PositionOptions & { at: Start }) =>
-      withPlace(terminal, options, async (place) => {
-        const rows: Row[] = []
-        for (const source of await sourcesOf(place, topic, options)) {
-          const { first, end } = await place.offsets(source)
-          const next = options.at === 'earliest' ? first : options.at === 'latest' ? end : options.at
-          if (next < first || next > end) throw outOfRange(source, next, first, end)
-          await place.admin.init(source, firstPosition(next), terminal.now() + CALL_MS)
-          rows.push({ partition: source.partition, next: String(next) })
-        }
-        print(terminal, topic, rows, options)
+      onEach(terminal, topic, options, async ({ positions, records }, source) => {
+        const { first, end } = await records.offsets(source)
+        const next = options.at === 'earliest' ? first : options.at === 'latest' ? end : options.at
+        if (next < first || next > end) throw outOfRange(source, next, first, end)
+        await positions.init(source, firstPosition(next), terminal.now() + CALL_MS)
+        return { partition: source.partition, next: String(next) }
       }),
     )
   add('show', 'the first offset of each partition that is not yet decided').action(
     (topic: string, options: PositionOptions) =>
-      withPlace(terminal, options, async (place) => {
-        const rows: Row[] = []
-        for (const source of await sourcesOf(place, topic, options)) {
-          const found = await place.admin.show(source, terminal.now() + CALL_MS)
-          rows.push({ partition: source.partition, next: found === undefined ? null : String(found.next) })
-        }
-        print(terminal, topic, rows, options)
+      onEach(terminal, topic, options, async ({ positions }, source) => {
+        const found = await positions.show(source, terminal.now() + CALL_MS)
+        return { partition: source.partition, next: found === undefined ? null : String(found.next) }
       }),
   )
+  add(
+    'renew',
+    'write positions again that are older than a day: to be run daily, or those of idle partitions expire',
+  ).action((topic: string, options: PositionOptions) =>
+    onEach(terminal, topic, options, async ({ positions }, source) => {
+      const found = await positions.show(source, terminal.now() + CALL_MS)
+      if (found === undefined) return { partition: source.partition, next: null, done: 'missing' }
+      const isWritten = await positions.renew(source, terminal.now() + CALL_MS)
+      return { partition: source.partition, next: String(found.next), done: isWritten ? 'renewed' : 'young' }
+    }),
+  )
+  add('restore', 'make a lost or damaged position again, from the audit; refused where that would be unsafe')
+    .option('--by <name>', 'who does it, for the audit')
+    .action((topic: string, options: PositionOptions & { by?: string }) => restore(terminal, topic, options))
+}
+
+async function onEach(
+  terminal: Terminal,
+  topic: string,
+  options: PositionOptions,
+  act: (topics: Topics, source: TopicPartition) => Promise<Row>,
+): Promise<void> {
+  await closing(await openTopics(terminal, options, false), async (topics) => {
+    const rows: Row[] = []
+    for (const source of await sourcesOf(topics.records, topic, options)) rows.push(await act(topics, source))
+    print(terminal, topic, rows, options)
+  })
+}
+
+async function restore(
+  terminal: Terminal,
+  topic: string,
+  options: PositionOptions & { by?: string },
+): Promise<void> {
+  const world = await openGateWorld(terminal, options)
+  try {
+    const rows: Row[] = []
+    for (const source of await sourcesOf(world.reader, topic, options)) {
+      const { next, lost, isNew } = await restorePosition(source, options.by ?? null, world, (records) =>
+        terminal.progress?.(`${topic}/${source.partition}: ${records} records of the audit read`),
+      )
+      if (lost > 0n)
+        terminal.warn(
+          `warning ${topic}/${source.partition}: ${lost} offsets that nobody has decided are not kept any more.`,
+        )
+      rows.push({ partition: source.partition, next: String(next), done: isNew ? 'restored' : 'good' })
+    }
+    print(terminal, topic, rows, options)
+  } finally {
+    await world.close()
+  }
 }
 
 const CALL_MS = 15_000
@@ -85,11 +117,11 @@ function startOf(text: string): Start {
 }
 
 async function sourcesOf(
-  place: Place,
+  reader: Pick<RecordReader, 'partitions'>,
   topic: string,
   { partition }: PositionOptions,
 ): Promise<readonly TopicPartition[]> {
-  const count = await place.partitions(topic)
+  const count = await reader.partitions(topic)
   if (partition === undefined)
     return Array.from({ length: count }, (_, index) => ({ topic, partition: index }))
   if (partition < count) return [{ topic, partition }]
@@ -101,67 +133,11 @@ function print(terminal: Terminal, topic: string, rows: readonly Row[], { json }
   if (json) terminal.write(JSON.stringify({ topic, partitions: rows }))
   else
     for (const line of table([
-      ['PARTITION', 'NEXT'],
-      ...rows.map((row) => [`${row.partition}`, row.next ?? 'none']),
+      ['PARTITION', 'NEXT', ''],
+      ...rows.map(({ partition, next, done = '' }) => [`${partition}`, next ?? 'none', done]),
     ]))
       terminal.write(line)
   terminal.exit(rows.some(({ next }) => next === null) ? EXIT.found : EXIT.ok)
-}
-
-async function withPlace(
-  terminal: Terminal,
-  options: PositionOptions,
-  use: (place: Place) => Promise<void>,
-): Promise<void> {
-  const { env } = terminal
-  if ((env['SEALGATE_KAFKA_BROKERS'] ?? '') === '') {
-    await withStack(options.folder, async (stack) => {
-      const { log } = stack
-      const { deployment } = stack.gateParts().settings
-      await use({
-        admin: createLocalPositions(log, { deployment }),
-        partitions: async (topic) => (await endsOf(topic, () => log.endOffsets(topic))).length,
-        offsets: async ({ topic, partition }) => ({
-          first: 0n,
-          end: (await log.endOffsets(topic))[partition] ?? 0n,
-        }),
-      })
-    })
-    return
-  }
-  if ((env['SEALGATE_LOCAL'] ?? '') !== '')
-    throw new ConfigError([
-      {
-        where: 'SEALGATE_LOCAL',
-        what: 'It is set beside SEALGATE_KAFKA_BROKERS.',
-        fix: 'Leave out one of them: the stack, or the cluster.',
-      },
-    ])
-  const settings = readKafkaEnvironment(env)
-  const { createKafkaSink } = await import('../lib/adapters/kafka.ts')
-  const { createKafkaSource } = await import('../lib/adapters/kafka-source.ts')
-  const sink = createKafkaSink(settings, terminal)
-  const source = createKafkaSource(settings)
-  try {
-    await use({
-      admin: sink,
-      partitions: (topic) => sink.partitionsOf(topic, terminal.now() + CALL_MS),
-      offsets: (place) => source.offsets(place),
-    })
-  } finally {
-    await Promise.all([sink.close(), source.close()])
-  }
-}
-
-async function endsOf(topic: string, ask: () => Promise<readonly bigint[]>): Promise<readonly bigint[]> {
-  try {
-    return await ask()
-  } catch (cause) {
-    if (!(cause instanceof Error)) throw cause
-    throw new ConfigError([
-      { where: topic, what: 'The stack has no such topic.', fix: 'See sealgate local status.' },
-    ])
-  }
 }
 
 function outOfRange(

@@ -112,6 +112,8 @@ export interface RecordReader {
   partitions(topic: string): Promise<number>
   /** The first offset kept, and the one that the next committed record will at least have. */
   offsets(place: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
+  /** The end with what open transactions still hide: `end` comes to it when they have ended. */
+  writtenEnd(place: TopicPartition): Promise<bigint>
   /** From an offset on, or from the first one kept; at least one record where there is one. `next` is where to read on. */
   fetch(
     place: TopicPartition,
@@ -151,6 +153,18 @@ export interface PositionAdmin {
   /** Fails where there is a position already. */
   init(source: TopicPartition, position: Position, deadline: number): Promise<void>
   show(source: TopicPartition, deadline: number): Promise<Position | undefined>
+  /** Takes a source partition over as `Sink.open` does, also where its position is missing or damaged. */
+  repair(source: TopicPartition, deadline: number): Promise<RepairSession>
+  /**
+   * Writes a position again as it is, with its holder fenced, where it may expire for want of writing. Resolves to false
+   * where there is no need; no position is `Outage('position-missing')`.
+   */
+  renew(source: TopicPartition, deadline: number): Promise<boolean>
+}
+
+export interface RepairSession extends Pick<SinkSession, 'maxStateBytes' | 'commit' | 'close'> {
+  /** What is stored; 'damaged' where that cannot be read. */
+  readonly found: Position | 'damaged' | undefined
 }
 
 const utf8Length = (text: string): number => {

@@ -36,6 +36,18 @@ export class Holder {
     place: Place,
     deadline: number,
   ): Promise<{ readonly holder: Holder; readonly stored: StoredPosition | undefined }> {
+    const { holder, stored } = await Holder.seize(clients, place, deadline)
+    if (!(stored instanceof Outage)) return { holder, stored }
+    await holder.end()
+    throw stored
+  }
+
+  /** The same, where what is stored may be damaged: then that outage takes its place. */
+  static async seize(
+    clients: KafkaClients,
+    place: Place,
+    deadline: number,
+  ): Promise<{ readonly holder: Holder; readonly stored: StoredPosition | Outage | undefined }> {
     const operation = operationOn(place, 'opening of', [place.source.topic])
     const limit = clients.limitOfOpening(deadline, operation.name)
     try {
@@ -78,17 +90,25 @@ export class Holder {
     return disconnect(this.#producer, this.#doing)
   }
 
-  async #open(limit: Limit): Promise<StoredPosition | undefined> {
+  async #open(limit: Limit): Promise<StoredPosition | Outage | undefined> {
     await this.#within(limit, () => this.#clients.connect(this.#producer))
     const transaction = await this.#clients.repeat(limit, SOON, isCold, () =>
       this.#within(limit, () => this.#producer.transaction()),
     )
+    const stored = await this.#read(transaction, limit).catch((error: unknown) => {
+      if (error instanceof Outage && error.code === 'position-damaged') return error
+      throw error
+    })
+    await this.#within(limit, () => transaction.abort())
+    return stored
+  }
+
+  async #read(transaction: Transaction, limit: Limit): Promise<StoredPosition | undefined> {
     const { source, group } = this.#place
     const main = await this.#readBehindBarrier(transaction, 0, limit)
     const count = main === undefined ? 0 : StoredPosition.furtherParts(main, source)
     const parts = Array.from({ length: count }, (_, index) => index + 1)
     const further = await Promise.all(parts.map((part) => this.#readBehindBarrier(transaction, part, limit)))
-    await this.#within(limit, () => transaction.abort())
     return main && StoredPosition.parse(group, source, main, further)
   }
 

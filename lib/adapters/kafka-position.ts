@@ -51,15 +51,18 @@ interface Part {
 /** What is known to be stored for a source partition. */
 export class StoredPosition {
   readonly position: Position
+  /** When the group itself was written, seconds since 1970. */
+  readonly #written: number
   readonly #further: readonly Part[]
 
-  private constructor(position: Position, further: readonly Part[]) {
+  private constructor(position: Position, written: number, further: readonly Part[]) {
     this.position = position
+    this.#written = written
     this.#further = further
   }
 
   /** Nothing is stored yet, or nothing of what is stored may be relied on. */
-  static readonly none: StoredPosition = new StoredPosition({ next: -1n, state: new Uint8Array() }, [])
+  static readonly none: StoredPosition = new StoredPosition({ next: -1n, state: new Uint8Array() }, 0, [])
 
   /** How many further parts belong to what the group itself holds. Rejects as `parse` does. */
   static furtherParts(main: StoredOffset, source: TopicPartition): number {
@@ -78,7 +81,16 @@ export class StoredPosition {
     const rest = further.map((one) => readFurther(one, source))
     const position = { next: main.offset, state: Buffer.concat([part, ...rest].map(({ bytes }) => bytes)) }
     if (!sumOf(group, source, position).equals(sum)) throw damaged(source)
-    return new StoredPosition({ next: main.offset, state: new Uint8Array(position.state) }, rest)
+    return new StoredPosition(
+      { next: main.offset, state: new Uint8Array(position.state) },
+      part.written,
+      rest,
+    )
+  }
+
+  /** Whether all of it was written within the last day: what is older may expire where nothing is decided for long. */
+  isYoung(nowSeconds: number): boolean {
+    return [{ written: this.#written }, ...this.#further].every((part) => isYoung(part, nowSeconds))
   }
 
   /** The offsets that make `next` the stored position: of the group itself always, of further ones where they change or grow old. */
@@ -112,7 +124,7 @@ export class StoredPosition {
     const metadata = writeMain(main, further.length, sumOf(group, source, next))
     offsets.unshift({ group, offset: next.next, metadata })
     return {
-      stored: new StoredPosition({ next: next.next, state: state.slice() }, further),
+      stored: new StoredPosition({ next: next.next, state: state.slice() }, nowSeconds, further),
       offsets,
     }
   }
@@ -121,7 +133,7 @@ export class StoredPosition {
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 
 /** Of a time ahead of ours nothing is known. */
-function isYoung({ written }: Part, nowSeconds: number): boolean {
+function isYoung({ written }: Pick<Part, 'written'>, nowSeconds: number): boolean {
   return written <= nowSeconds && nowSeconds - written < RENEW_AFTER_SECONDS
 }
 

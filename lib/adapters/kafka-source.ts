@@ -33,6 +33,8 @@ export interface KafkaSource {
   fetch(place: TopicPartition, from: bigint, limits: FetchLimits): Promise<FetchedRecords>
   /** The first offset kept, and the last stable one. */
   offsets(place: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
+  /** The end with what open transactions still hide. */
+  writtenEnd(place: TopicPartition): Promise<bigint>
   groupOffset(group: string, place: TopicPartition): Promise<bigint | undefined>
   /** Refused by the broker while consumers are members of the group. */
   commitGroup(group: string, place: TopicPartition, offset: bigint): Promise<void>
@@ -62,6 +64,12 @@ export function createKafkaSource(settings: KafkaConnectionSettings): KafkaSourc
           offsetAt(cluster, place, false),
         ])
         return { first, end }
+      }),
+    writtenEnd: (place) =>
+      link.ask(`end of ${nameOf(place)}`, place.topic, '', async (cluster) => {
+        const broker = await leaderOf(cluster, place)
+        const end = await offsetAt(cluster, place, false)
+        return BigInt((await fetchPage(broker, place, end, { maxBytes: 1, maxRecords: 1 })).highWatermark)
       }),
     groupOffset: (group, place) =>
       link.ask(`offset of ${group} on ${nameOf(place)}`, place.topic, group, async (cluster) => {

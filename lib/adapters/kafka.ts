@@ -50,6 +50,35 @@ export function createKafkaSink(settings: KafkaSinkSettings, clock: Clock): Kafk
         await holder.end()
       }
     },
+    repair: async (source, deadline) => {
+      const place = placeOf(source)
+      const { holder, stored } = await Holder.seize(clients, place, deadline)
+      const base = stored instanceof StoredPosition ? stored : StoredPosition.none
+      return {
+        found: stored instanceof Outage ? 'damaged' : stored?.position,
+        maxStateBytes: MAX_STATE_BYTES,
+        commit: (messages, position, until) => {
+          const { offsets } = base.follow(place.group, source, position, secondsOf(clock))
+          return holder.commit(messages, offsets, until)
+        },
+        close: () => holder.end(),
+      }
+    },
+    renew: async (source, deadline) => {
+      const place = placeOf(source)
+      const found = await peek(clients, place, deadline)
+      if (found === undefined) throw positionMissing(source)
+      if (found.isYoung(secondsOf(clock))) return false
+      const { holder, stored } = await Holder.takeOver(clients, place, deadline)
+      try {
+        if (stored === undefined) throw positionMissing(source)
+        const { offsets } = stored.follow(place.group, source, stored.position, secondsOf(clock))
+        await holder.commit([], offsets, deadline)
+        return true
+      } finally {
+        await holder.end()
+      }
+    },
     show: async (source, deadline) => (await peek(clients, placeOf(source), deadline))?.position,
     close: () => clients.close(),
   }

@@ -54,6 +54,7 @@ declare module 'kafkajs/src/cluster/index.js' {
   export interface FetchedPartition {
     readonly partition: number
     readonly lastStableOffset: string
+    readonly highWatermark: string
     /** In no order to rely on. */
     abortedTransactions: readonly { readonly producerId: string; readonly firstOffset: string }[]
     /** Of whole batches, aborted ones and markers too; the first batch may begin before the offset asked for. */

@@ -1,8 +1,7 @@
 /** Reads the audit up to where a position says that it reaches, for what an operator does to a source partition. */
 import type { AuditTrust } from '../audit/follower.ts'
-import type { AuditRecord } from '../audit/verification.ts'
 import { Outage } from '../errors.ts'
-import type { RecordReader, TopicPartition } from '../ports.ts'
+import type { RecordReader, SourceRecord, TopicPartition } from '../ports.ts'
 import type { IngestParts } from './slice.ts'
 
 const PAGE = { maxBytes: 4_194_304, maxRecords: 10_000 }
@@ -29,14 +28,16 @@ export class AuditReader {
   readonly #topic: string
   readonly #parts: IngestParts
   readonly #reader: RecordReader
-  readonly #take: (record: AuditRecord) => void
+  readonly #take: (page: readonly SourceRecord[]) => Promise<void>
+  /** Told how many records were read so far. */
   readonly #onProgress: (records: number) => void
   readonly #next = new Map<number, bigint>()
+  #read = 0
 
   constructor(
     parts: IngestParts,
     reader: RecordReader,
-    take: (record: AuditRecord) => void,
+    take: (page: readonly SourceRecord[]) => Promise<void>,
     onProgress: (records: number) => void,
   ) {
     this.#topic = parts.settings.outlet.auditTopic
@@ -54,7 +55,7 @@ export class AuditReader {
     const { clock } = this.#parts
     let until: number | undefined
     while (!isEnough()) {
-      if ((await this.#readPage(partition)) > 0) {
+      if (await this.#readPage(partition)) {
         until = undefined
         continue
       }
@@ -69,14 +70,15 @@ export class AuditReader {
     await this.read(source, partition, () => (this.#next.get(partition) ?? 0n) >= end)
   }
 
-  async #readPage(partition: number): Promise<number> {
+  async #readPage(partition: number): Promise<boolean> {
     const place = { topic: this.#topic, partition }
     const from = this.#next.get(partition) ?? 0n
     const { records, next } = await this.#reader.fetch(place, from, PAGE)
-    for (const record of records) this.#take(record)
+    await this.#take(records)
     this.#next.set(partition, next)
-    if (records.length > 0) this.#onProgress(records.length)
-    return next > from ? 1 : 0
+    this.#read += records.length
+    this.#onProgress(this.#read)
+    return next > from
   }
 }
 

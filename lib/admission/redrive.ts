@@ -192,7 +192,7 @@ class Run {
       for (let from = first; from < end && !this.#signal.aborted;) {
         const page = await reader.fetch(place, from, PAGE)
         this.#quarantineRead += page.records.length
-        this.#progress(0)
+        this.#progress(this.#auditRead)
         for (const record of page.records) {
           if (record.offset >= end || record.timestamp < sinceMs) continue
           const found = parseQuarantined(record)
@@ -225,7 +225,10 @@ class Run {
     const audit = new AuditReader(
       ingest,
       reader,
-      (record) => evidence.add(record),
+      (page) => {
+        for (const record of page) evidence.add(record)
+        return Promise.resolve()
+      },
       (records) => this.#progress(records),
     )
     for (const own of Map.groupBy(candidates, ({ source }) => segmentKey(source)).values()) {
@@ -332,7 +335,7 @@ class Run {
   }
 
   #progress(audit: number): void {
-    this.#auditRead += audit
+    this.#auditRead = audit
     this.#observer.progress?.(this.#auditRead, this.#quarantineRead)
   }
 }

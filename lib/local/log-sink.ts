@@ -40,6 +40,27 @@ export function createLocalPositions(log: Log, settings: LocalSinkSettings): Pos
         await producer.commit([encodePosition(settings, source, position)])
       }),
     show: (source, deadline) => within(deadline, () => readPosition(log, settings, source)),
+    repair: (source, deadline) =>
+      within(deadline, async () => {
+        const producer = await log.begin(transactionalId(settings, source))
+        const found = await readPosition(log, settings, source).catch((error: unknown) => {
+          if (error instanceof Outage && error.code === 'position-damaged') return 'damaged' as const
+          throw error
+        })
+        const session = newSession(settings, source, producer, { next: -1n, state: new Uint8Array() })
+        return {
+          found,
+          maxStateBytes: session.maxStateBytes,
+          commit: (...call) => session.commit(...call),
+          close: () => session.close(),
+        }
+      }),
+    // This log's positions do not expire.
+    renew: async (source, deadline) => {
+      if ((await within(deadline, () => readPosition(log, settings, source))) === undefined)
+        throw positionMissing(source)
+      return false
+    },
   }
 }
 

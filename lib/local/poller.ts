@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventOrigin } from '../adapters/msk-event.ts'
 import { ConfigError, Outage } from '../errors.ts'
 import type { Fault } from '../errors.ts'
-import type { TopicPartition } from '../ports.ts'
+import type { RecordReader, TopicPartition } from '../ports.ts'
 import type { FailureRecord } from './event-batch.ts'
 import type { LambdaHandler } from './invocation.ts'
 import type { Log } from './log.ts'
@@ -109,7 +109,7 @@ export async function startPoller(settings: PollerSettings): Promise<Poller> {
 }
 
 /** The embedded log as the poller's source. */
-export function polledLog(log: Log): ReadableSource {
+export function polledLog(log: Log): ReadableSource & RecordReader {
   return {
     partitions: async (topic) => (await log.endOffsets(topic)).length,
     fetch: ({ topic, partition }, from, limits) => log.read(topic, partition, from, limits),
@@ -118,6 +118,8 @@ export function polledLog(log: Log): ReadableSource {
       if (end === undefined) throw new Outage('sink-denied', `${topic} has no partition ${partition}.`)
       return { first: 0n, end }
     },
+    // What is not committed stands nowhere yet.
+    writtenEnd: async ({ topic, partition }) => (await log.endOffsets(topic))[partition] ?? 0n,
     groupOffset: async (group, { topic, partition }) =>
       (await log.groupOffset(group, topic, partition))?.next,
     commitGroup: (group, { topic, partition }, next) =>

@@ -1,0 +1,174 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { restorePosition, type Restored } from '../../lib/admission/restore.ts'
+import type { IngestParts } from '../../lib/admission/slice.ts'
+import { parseEntry } from '../../lib/audit/entry.ts'
+import { createLocalPositions } from '../../lib/local/log-sink.ts'
+import { polledLog } from '../../lib/local/poller.ts'
+import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
+import type { RecordReader, SourceRecord } from '../../lib/ports.ts'
+import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+import { handle, redriven, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
+
+let shop: Shop
+afterEach(() => shop.close())
+
+const order = (id: number, total: unknown = id) => ({
+  ...refund(id),
+  type: ORDER_TYPE,
+  data: dataOf(id, total),
+})
+const dataOf = (id: number, total: unknown) => ({ orderId: `A-${id}`, total, customer: { id: 'c' } })
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
+const sources = [0, 1].map((partition) => ({ topic: 'orders', partition }))
+
+const positions = () => createLocalPositions(shop.log, { deployment: 'local' })
+const nexts = async (): Promise<(bigint | undefined)[]> =>
+  Promise.all(sources.map(async (source) => (await positions().show(source, Date.now() + 5000))?.next))
+
+/** What a tool leaves behind that resets a group's offsets. */
+async function damage(): Promise<void> {
+  await shop.log.commitGroup(
+    sources.map((source) => ({ group: 'local.shadow.v1', ...source, next: 0n, metadata: new Uint8Array() })),
+  )
+  await expect(nexts()).rejects.toThrow('does not fit together')
+}
+
+interface Around {
+  /** What the reader finds. */
+  readonly seen?: (record: SourceRecord) => boolean
+  /** Where the source ends for it. */
+  readonly end?: bigint
+  readonly change?: (parts: IngestParts) => IngestParts
+}
+
+async function restore({ seen = () => true, end, change = (parts) => parts }: Around = {}): Promise<
+  Restored[]
+> {
+  const log = polledLog(shop.log)
+  const reader: RecordReader = {
+    ...log,
+    offsets: async (place) => {
+      const known = await log.offsets(place)
+      return end === undefined ? known : { ...known, end }
+    },
+    fetch: async (...call) => {
+      const page = await log.fetch(...call)
+      return { ...page, records: page.records.filter(seen) }
+    },
+  }
+  const parts = { ingest: change(shop.stack.gateParts()), reader, positions: positions() }
+  const all: Restored[] = []
+  for (const source of sources) all.push(await restorePosition(source, 'ann', parts, () => undefined))
+  return all
+}
+
+const isAudit = ({ topic }: SourceRecord): boolean => topic === AUDIT_TOPIC
+
+describe('a position that is restored', () => {
+  it('goes on where the last one stood: nothing twice, nothing lost, and no copy comes in', async () => {
+    shop = await openShop()
+    await send(shop, [...upTo(20).map((id) => order(id)), order(20, 'not a number')])
+    await handle(shop)
+    const before = await nexts()
+    await damage()
+    await expect(handle(shop)).rejects.toThrow('position')
+    expect((await restore()).map(({ isNew, lost }) => [isNew, lost])).toEqual([
+      [true, 0n],
+      [true, 0n],
+    ])
+    expect(await nexts()).toEqual(before)
+    const first = await shop.records('orders')
+    await handle(shop)
+    expect(await shop.codes()).toEqual(['schema-invalid'])
+    await shop.log.append(first)
+    await send(shop, [order(99)])
+    await handle(shop)
+    expect(await totals(shop, 'orders.analytics')).toEqual([...upTo(20), 99])
+    expect((await shop.codes()).slice(1)).toEqual(Array(21).fill('replayed'))
+    expect(await verified(shop)).toMatchObject({ verified: true, headsKnown: true })
+    const entries = (await shop.records(AUDIT_TOPIC)).flatMap(
+      ({ value }) => parseEntry(value ?? new Uint8Array()) ?? [],
+    )
+    expect(entries.filter(({ kind }) => kind === 'position.restored')).toMatchObject(
+      sources.map(({ partition }) => ({
+        topic: '_control.orders',
+        principal: 'User:ann',
+        resource: `position:orders/${partition}`,
+      })),
+    )
+  })
+
+  it('knows what was redriven, and goes on in the chain that tells of it', async () => {
+    shop = await openShop()
+    const { folder } = shop
+    await send(shop, upTo(5).map(refund))
+    await handle(shop)
+    await shop.stack.close()
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+    const copies = await shop.records('orders')
+    expect((await redriven(shop)).counts).toEqual({ admitted: 5 })
+    await damage()
+    await restore()
+    await shop.log.append(copies)
+    await handle(shop)
+    expect((await shop.codes()).slice(5)).toEqual(Array(5).fill('replayed'))
+    expect((await redriven(shop)).counts).toEqual({ 'skipped let-in': 5, 'skipped replayed': 5 })
+    expect(await totals(shop)).toEqual(upTo(5))
+    expect((await verified(shop)).breaks).toEqual([])
+  })
+
+  it('is left alone where it is good', async () => {
+    shop = await openShop()
+    await send(shop, [order(1)])
+    await handle(shop)
+    const audit = await shop.records(AUDIT_TOPIC)
+    expect((await restore()).map(({ isNew }) => isNew)).toEqual([false, false])
+    expect(await shop.records(AUDIT_TOPIC)).toEqual(audit)
+  })
+
+  it('is refused while copies of what is missing could come in, and made once they have all expired', async () => {
+    shop = await openShop()
+    await send(
+      shop,
+      upTo(12).map((id) => order(id)),
+    )
+    await handle(shop)
+    await damage()
+    const gone = { seen: (record: SourceRecord) => isAudit(record) || record.offset > 2n }
+    await expect(restore(gone)).rejects.toThrow(/From 20.* they have all expired/)
+    const entries = (await shop.records(AUDIT_TOPIC)).filter(({ value }) => value?.[0] === 0x7b)
+    const lacking = {
+      seen: (record: SourceRecord) => !isAudit(record) || record.offset !== entries[1]?.offset,
+    }
+    await expect(restore(lacking)).rejects.toThrow('missing')
+    await expect(nexts()).rejects.toThrow('does not fit together')
+    const later = (parts: IngestParts): IngestParts => ({
+      ...parts,
+      clock: { now: () => Date.now() + 2 * 86_400_000 },
+      directory: {
+        snapshot: (deadline) => parts.directory.snapshot(deadline - 2 * 86_400_000),
+        onKeksChanged: () => undefined,
+      },
+      signer: {
+        ...{ kid: parts.signer.kid, alg: parts.signer.alg },
+        sign: (bytes, deadline) => parts.signer.sign(bytes, deadline),
+      },
+    })
+    expect((await restore({ ...gone, change: later })).map(({ isNew }) => isNew)).toEqual([true, true])
+  })
+
+  it('is refused where the audit tells nothing of it, or the topic is another one', async () => {
+    shop = await openShop()
+    await damage()
+    await expect(restore()).rejects.toThrow('holds no segment')
+    await shop.close()
+    shop = await openShop()
+    await send(
+      shop,
+      upTo(4).map((id) => order(id)),
+    )
+    await handle(shop)
+    await damage()
+    await expect(restore({ end: 0n })).rejects.toThrow('it is not the same')
+  })
+})
