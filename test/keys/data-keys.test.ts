@@ -177,6 +177,19 @@ describe('opening keys', () => {
     expect(isWiped(nth(service.given, 0))).toBe(true)
   })
 
+  test('a slice that came too late asks for nothing, and can let go of it', async () => {
+    const { keys, service, clock, request } = world()
+    const [one, other] = [request(), request()]
+    const late = await keys.prepare([one], clock.ms)
+    expect(() => late.lend(one, commitmentOf)).toThrow(Outage)
+    late.release()
+    expect(service.calls).toHaveLength(0)
+    const both = await keys.prepare([one, other], clock.ms + 1000)
+    expect(both.lend(one, () => 1)).toBe(1)
+    both.release()
+    both.release()
+  })
+
   test('a definite no is a rejection, kept for 30 seconds', async () => {
     const { keys, service, clock, request } = world()
     const forged = request({ wrapped: Buffer.alloc(184, 7) })

@@ -61,6 +61,19 @@ const versionOf = ({ snapshot }: DirectoryCopy): number => snapshot.version
 const break_ = (): Promise<void> => Promise.reject(new Error('the source is down'))
 
 describe('the directory’s copy', () => {
+  test('is trusted by either of two pinned roots, while the root itself is rotated, and by no other number', async () => {
+    const next = generateKeyPair(ED25519).publicKey
+    for (const roots of [
+      [root.publicKey, next],
+      [next, root.publicKey],
+    ]) {
+      const { begin } = await world({ roots })
+      expect(versionOf(await begin())).toBe(1)
+    }
+    for (const roots of [[], [root.publicKey, next, next]])
+      await expect(world({ roots })).rejects.toThrow(TypeError)
+  })
+
   test('serves 60 s from the start of its read, then is read anew', async () => {
     const { clock, source, begin, publish } = await world()
     source.before = () => {
