@@ -121,7 +121,7 @@ class Reading {
   /** A path as seen from the settings file's own folder; any other value as it stands. */
   #located(name: string, value: string): string {
     const folder = this.#folder
-    if (PATHS.test(name) && !value.includes(PEM)) return resolve(folder, value)
+    if (PATHS.test(name) && !value.includes(PEM) && !value.startsWith('arn:')) return resolve(folder, value)
     const prefix = PREFIXED_PATH.exec(value)?.[0]
     return prefix === undefined ? value : prefix + resolve(folder, value.slice(prefix.length))
   }

@@ -10,12 +10,12 @@ import type { Contracts } from '../lib/contract/contract.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import { topicFaults } from '../lib/contract/topics.ts'
 import type { PublicKey } from '../lib/envelope/crypto.ts'
+import { Reader } from '../lib/environment.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import {
   type ClusterSettings,
   privateKeyOf,
   readKafkaEnvironment,
-  Reader,
   readSettings,
   rootsOf,
   type SigningSettings,

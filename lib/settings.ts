@@ -1,14 +1,15 @@
 /** What a function is told by its environment: read strictly, with every fault named at once (docs/settings.md). */
-import { readFileSync } from 'node:fs'
 import type { AnswerMode } from './adapters/msk-event.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-settings.ts'
+import { SECRET_ARN } from './adapters/secrets-manager.ts'
 import type { IssuerLimits } from './admission/replay.ts'
 import { loadBundle } from './contract/bundle.ts'
 import type { Contracts } from './contract/contract.ts'
 import { topicFaults } from './contract/topics.ts'
 import { importPrivateKey, importPublicKey, type PrivateKey, type PublicKey } from './envelope/crypto.ts'
 import { suiteOf } from './envelope/suite.ts'
-import { ConfigError, type Fault } from './errors.ts'
+import { type Environment, numberOf, PREFIX, Reader } from './environment.ts'
+import { ConfigError } from './errors.ts'
 
 export type Settings = LocalSettings | ClusterSettings
 
@@ -33,7 +34,7 @@ export interface ClusterSettings extends TrustSettings {
   readonly contracts: Contracts
   readonly kekId: string
   readonly signing: SigningSettings
-  /** A file of pseudonym keys; undefined where no contract needs one. */
+  /** A file of pseudonym keys, or the ARN of a secret with them; undefined where no contract needs any. */
   readonly pseudonyms: string | undefined
   readonly limits: IssuerLimits
   readonly maxLifeSeconds: number
@@ -51,9 +52,6 @@ export interface TrustSettings {
 export type SigningSettings =
   { readonly arn: string; readonly kid: string | undefined } | { readonly key: PrivateKey }
 
-type Environment = Readonly<Record<string, string | undefined>>
-
-const PREFIX = 'SEALGATE_'
 const MODES: readonly AnswerMode[] = ['throw', 'partial']
 const KAFKA = 'SEALGATE_KAFKA'
 /** Environment names below `SEALGATE_KAFKA_`, and the setting of docs/kafka.md that each is. */
@@ -164,6 +162,8 @@ function readCluster(reader: Reader, environment: Environment): Omit<ClusterSett
   const deployment = kafka?.deployment ?? ''
   const contracts = reader.file('SEALGATE_CONTRACTS', 'Name a bundle (sealgate contracts build).', loadBundle)
   const pseudonyms = reader.optional('SEALGATE_PSEUDONYMS')
+  if (pseudonyms?.startsWith('arn:') === true && !SECRET_ARN.test(pseudonyms))
+    reader.fault('SEALGATE_PSEUDONYMS', 'It is no ARN of a secret.', 'Set it whole, or name a file.')
   const channels = reader.pairs('SEALGATE_CHANNELS', 'topic=channel')
   if (channels.size === 0)
     reader.fault('SEALGATE_CHANNELS', 'It names no source topic.', 'Set topic=channel,topic=channel.')
@@ -219,7 +219,7 @@ function checkAgainst(
     reader.fault(
       'SEALGATE_PSEUDONYMS',
       'It is not set, and contracts make pseudonyms.',
-      'Name the file of their keys.',
+      'Name a file of their keys, or a secret.',
     )
 }
 
@@ -296,9 +296,6 @@ function environmentName(where: string): string {
   return field === 'deployment' || field === 'epoch' ? PREFIX + name : `${KAFKA}_${name}`
 }
 
-/** NaN, which every reader refuses, for what is no plain number. */
-const numberOf = (text: string): number => (/^[0-9]{1,15}$/.test(text) ? Number(text) : NaN)
-
 /** The pinned roots of a file: a public JWK, or a list of one or two. Throws `TypeError` for anything else. */
 export function rootsOf(bytes: Uint8Array): PublicKey[] {
   const parsed: unknown = JSON.parse(Buffer.from(bytes).toString())
@@ -328,92 +325,5 @@ function jwkOf(jwk: unknown) {
   return { kty, crv, x, y: typeof y === 'string' ? y : undefined, suite }
 }
 
-const TOPIC = /^[A-Za-z0-9._-]{1,249}$/
-
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
-
-/** Reads variables and gathers what is wrong. No value is quoted that may be a secret in the wrong place. */
-export class Reader {
-  readonly faults: Fault[] = []
-  readonly #environment: Environment
-
-  constructor(environment: Environment) {
-    this.#environment = environment
-  }
-
-  fault(where: string, what: string, fix: string): void {
-    this.faults.push({ where, what, fix })
-  }
-
-  refuseUnknown(known: readonly string[]): void {
-    for (const name of Object.keys(this.#environment))
-      if (name.startsWith(PREFIX) && !known.includes(name))
-        this.fault(name, 'No setting has this name.', `Known are ${known.join(', ')}.`)
-  }
-
-  /** Node's own switch, which every connection of the process heeds that does not know better. */
-  refuseUnverified(): void {
-    if (this.#environment['NODE_TLS_REJECT_UNAUTHORIZED'] === '0')
-      this.fault(
-        'NODE_TLS_REJECT_UNAUTHORIZED',
-        'With 0 whoever is on the way to AWS could pose as it.',
-        'Leave it out; for an authority of your own set SEALGATE_KAFKA_SSL_CA, or NODE_EXTRA_CA_CERTS.',
-      )
-  }
-
-  optional(name: string): string | undefined {
-    const value = this.#environment[name]
-    return value === '' ? undefined : value
-  }
-
-  text(name: string, fix: string): string {
-    const value = this.optional(name)
-    if (value === undefined) this.fault(name, 'It is not set.', fix)
-    return value ?? ''
-  }
-
-  integer(name: string, usual: number, least: number, greatest: number): number {
-    const text = this.optional(name)
-    const value = text === undefined ? usual : numberOf(text)
-    if (value >= least && value <= greatest) return value
-    this.fault(name, 'It is not such a number.', `Set a whole number from ${least} to ${greatest}.`)
-    return usual
-  }
-
-  /** `a=b,c=d`, where each `b` is as `form` says. */
-  pairs(name: string, form: string, value: RegExp = TOPIC): ReadonlyMap<string, string> {
-    const pairs = new Map<string, string>()
-    for (const pair of this.optional(name)?.split(',') ?? []) {
-      const [, from = '', to = ''] = /^([A-Za-z0-9._-]{1,249})=([^]*)$/.exec(pair) ?? []
-      if (!value.test(to) || pairs.has(from))
-        this.fault(name, `"${pair}" is no pair, or named twice.`, `Set ${form},${form}.`)
-      pairs.set(from, to)
-    }
-    return pairs
-  }
-
-  file<T>(name: string, fix: string, use: (bytes: Uint8Array) => T): T | undefined {
-    const path = this.text(name, fix)
-    return path === '' ? undefined : this.read(name, path, fix, use)
-  }
-
-  read<T>(name: string, path: string, fix: string, use: (bytes: Uint8Array) => T): T | undefined {
-    let bytes: Uint8Array
-    try {
-      bytes = readFileSync(path)
-    } catch (error) {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-      this.fault(name, `${path} cannot be read (${code}).`, fix)
-      return undefined
-    }
-    try {
-      return use(bytes)
-    } catch (error) {
-      // A parser's message may quote what it read, and that may be a key.
-      if (error instanceof ConfigError) this.faults.push(...error.faults)
-      else this.fault(name, `${path} is not what belongs there.`, fix)
-      return undefined
-    }
-  }
-}

@@ -181,6 +181,9 @@ describe('the settings of a gate on a cluster', () => {
     const rest = { ...whole(), SEALGATE_PSEUDONYMS: '' }
     const faults = faultsOf({ ...rest, SEALGATE_CHANNELS: 'source.orders=elsewhere' })
     expect(faults.map(({ where }) => where)).toEqual(['SEALGATE_CHANNELS', 'SEALGATE_PSEUDONYMS'])
+    const secret = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:pseudonyms-AbCdEf'
+    expect(placesOf({ ...rest, SEALGATE_PSEUDONYMS: secret })).toEqual([])
+    expect(placesOf({ ...rest, SEALGATE_PSEUDONYMS: secret.slice(0, -30) })).toEqual(['SEALGATE_PSEUDONYMS'])
     const plain = file('none.json', buildBundle([]))
     expect(placesOf({ ...rest, SEALGATE_CONTRACTS: plain })).toEqual(['SEALGATE_CHANNELS'])
   })

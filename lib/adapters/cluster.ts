@@ -12,6 +12,8 @@ import { directorySigner } from './directory-signer.ts'
 import { documentFile } from './document-file.ts'
 import { createKafkaSink } from './kafka.ts'
 import { kmsKeyService } from './kms.ts'
+import { Renewable } from './renewable.ts'
+import { secretsManager } from './secrets-manager.ts'
 
 /**
  * Reads the key directory once, for the signer's key: rejects with `Outage` where it cannot, with `ConfigError` where
@@ -65,29 +67,36 @@ export async function openCluster(
 const MAX_VALUE_BYTES = 1_048_576
 const RESERVE_MS = 2000
 const OPEN_MS = 5000
-const PSEUDONYMS_MAX_AGE_MS = 300_000
+const PSEUDONYMS_FRESH_MS = 300_000
+/** While where they are kept does not answer. */
+const PSEUDONYMS_GOOD_MS = 3_600_000
 
-/** The pseudonym keys in a file, read again every five minutes. */
-function pseudonymsOf(path: string | undefined, clock: Clock): IngestParts['pseudonyms'] {
-  if (path === undefined) return () => Promise.resolve(NO_PSEUDONYMS)
+/** The pseudonym keys in a file or, by its ARN, in a secret: read again every five minutes. */
+function pseudonymsOf(name: string | undefined, clock: Clock): IngestParts['pseudonyms'] {
+  if (name === undefined) return () => Promise.resolve(NO_PSEUDONYMS)
+  const store = name.startsWith('arn:') ? secretsManager(clock) : fileStore(name, clock)
+  const kept = new Renewable(async (deadline) => {
+    const value = await loadPseudonyms(store, name, deadline)
+    const now = clock.now()
+    return {
+      value,
+      version: '',
+      freshUntil: now + PSEUDONYMS_FRESH_MS,
+      goodUntil: now + PSEUDONYMS_GOOD_MS,
+    }
+  }, clock)
+  return (deadline) => kept.current(deadline)
+}
+
+function fileStore(path: string, clock: Clock): SecretStore {
   const file = documentFile({ path, outage: 'secret-unavailable', clock })
-  const store: SecretStore = {
+  return {
     read: async (_, deadline) => {
       const read = await file.read(undefined, deadline)
       if (read === 'unchanged')
         throw new Outage('unexpected', 'a file read for the first time is not unchanged')
       return { value: read.bytes, version: read.etag }
     },
-  }
-  let kept: { at: number; pseudonyms: Promise<Pseudonyms> } | undefined
-  return (deadline) => {
-    const now = clock.now()
-    if (kept === undefined || now < kept.at || now - kept.at > PSEUDONYMS_MAX_AGE_MS) {
-      const pseudonyms = loadPseudonyms(store, path, deadline)
-      kept = { at: now, pseudonyms }
-      pseudonyms.catch(() => (kept = undefined))
-    }
-    return kept.pseudonyms
   }
 }
 

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { ConfigError, type Fault } from '../errors.ts'
 import { loadKerberos } from './kafka-gssapi.ts'
+import { SECRET_ARN } from './secrets-manager.ts'
 
 export interface KafkaConnectionSettings {
   /** `host:port` of some brokers; these name the others. */
@@ -86,8 +87,6 @@ const BROKER = /^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?:([1-9][0-9]{0,4})
 /** What Kafka takes for a topic; group and transactional id are built of it. */
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
-const SECRET_ARN =
-  /^arn:aws[a-z-]{0,20}:secretsmanager:[a-z0-9-]{1,30}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}$/
 const REGION = /^[a-z]{2}(-[a-z]{1,10}){1,3}-[0-9]{1,2}$/
 const SERVICE = /^[A-Za-z0-9._-]{1,100}$/
 

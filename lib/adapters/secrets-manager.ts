@@ -3,6 +3,10 @@ import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { Outage } from '../errors.ts'
 import type { Clock, SecretStore } from '../ports.ts'
 
+/** A secret's whole ARN: a name alone would be looked for in whatever account and region we run in. */
+export const SECRET_ARN: RegExp =
+  /^arn:aws[a-z-]{0,20}:secretsmanager:[a-z0-9-]{1,30}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}$/
+
 /** Loaded at the first call: who keeps secrets elsewhere need not wait for the SDK. */
 const sdk = () => import('@aws-sdk/client-secrets-manager')
 

@@ -11,6 +11,7 @@ import { openLocalSecrets } from '../../lib/local/secrets.ts'
 import { LOCAL_GATEWAY } from '../../lib/local/stack.ts'
 import { type Gate, openGate } from '../../lib/runtime.ts'
 import { readSettings } from '../../lib/settings.ts'
+import { startSecretsEndpoint } from '../secrets-endpoint.ts'
 import { startKmsEndpoint } from './kms-endpoint.ts'
 import { orders, RealShop, totals, upTo } from './shop.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
@@ -29,6 +30,13 @@ it('decides what a poller brings it, on Kafka and KMS, as its environment says',
   const clock = { now: () => Date.now() }
   const kms = await startKmsEndpoint(await openLocalKeyService(join(folder, 'keys'), clock), LOCAL_GATEWAY)
   ending.push(() => kms.end())
+  const endpoint = await startSecretsEndpoint()
+  ending.push(() => endpoint.end())
+  const secret = (name: string, value: string): string => {
+    const arn = `arn:aws:secretsmanager:eu-west-1:111122223333:secret:${name}`
+    endpoint.set(arn, { value })
+    return arn
+  }
   const file = async (name: string, content: string | Uint8Array): Promise<string> => {
     await writeFile(join(folder, name), content, { mode: 0o600 })
     return join(folder, name)
@@ -49,12 +57,14 @@ it('decides what a poller brings it, on Kafka and KMS, as its environment says',
     SEALGATE_ROOTS: await file('roots.json', JSON.stringify(stack.directory.roots.map(exportPublicJwk))),
     SEALGATE_KEK_ID: stack.gateParts().settings.outlet.kekId,
     SEALGATE_SIGNING_KEY: `file:${await file('gate.jwk', JSON.stringify(jwk))}`,
-    SEALGATE_PSEUDONYMS: await file('pseudonyms.json', pseudonyms.value),
+    SEALGATE_PSEUDONYMS: secret('pseudonyms', Buffer.from(pseudonyms.value).toString()),
     SEALGATE_KAFKA_BROKERS: connection.brokers.join(),
     SEALGATE_KAFKA_SSL_CA: await file('ca.pem', connection.ca),
     SEALGATE_KAFKA_SASL_MECHANISM: 'scram-sha-512',
-    SEALGATE_KAFKA_SASL_USERNAME: 'gate',
-    SEALGATE_KAFKA_SASL_PASSWORD: connection.passwords.gate,
+    SEALGATE_KAFKA_SASL_SECRET: secret(
+      'AmazonMSK_gate',
+      JSON.stringify({ username: 'gate', password: connection.passwords.gate }),
+    ),
     AWS_ENDPOINT_URL_KMS: kms.url,
     AWS_ACCESS_KEY_ID: 'test',
     AWS_SECRET_ACCESS_KEY: 'test',
@@ -85,5 +95,6 @@ it('decides what a poller brings it, on Kafka and KMS, as its environment says',
   expect(await real.cluster.readCommitted(real.topicOf('orders.fulfilment'), 'consumer')).toHaveLength(80)
   expect(await real.cluster.readCommitted(real.quarantine)).toEqual([])
   expect(await real.verify()).toMatchObject({ verified: true, entries: 80 })
+  expect(new Set(endpoint.read).size).toBe(2)
   expect(new Set(kms.asked)).toEqual(new Set(['Decrypt', 'GenerateDataKey']))
 })
