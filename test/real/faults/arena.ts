@@ -22,6 +22,12 @@ const SLICE = 8
 const STRANGER_EVERY = 8
 /** Events made at once. */
 const FILL = 60
+/** A handler keeps so much of its time for the last commit. */
+const RESERVE_MS = 500
+/** Between two attempts at an event, as Lambda waits too. */
+const AGAIN_MS = 50
+/** Beyond it an event is from the future, and goes to quarantine: 300 s. */
+const MAX_LEAD_MS = 300_000
 /** So that a slice is some transactions. */
 const MAX_BATCH_BYTES = 5000
 const ORIGIN = {
@@ -55,11 +61,16 @@ export class Arena {
   readonly #batches: Batch[] = []
   readonly #handedOver: SourceRecord[] = []
   readonly #filled = new Map<number, number>()
-  #sealer: Sealer | undefined
-  #endProducer: (() => Promise<void>) | undefined
+  /** By how far their clock leads. */
+  readonly #sealers = new Map<number, Sealer>()
+  readonly #ending: (() => Promise<void>)[] = []
   #ids = 0
-  /** Events that a handler did not bring to their end, and so had to be handed over again. */
-  failures = 0
+  /** By place, the records of a producer whose clock is ahead. */
+  readonly #fromFuture = new Set<string>()
+  /** Records of a topic that is not there any more. */
+  readonly #kept = new Map<string, SourceRecord[]>()
+  /** What handlers said of events that they did not bring to their end, and so had to be handed over again. */
+  readonly failures: string[] = []
 
   private constructor(shop: Shop, connection: Connection) {
     this.#shop = shop
@@ -67,20 +78,20 @@ export class Arena {
     this.#cluster = new RealCluster(connection)
   }
 
-  static async open(connection: Connection): Promise<Arena> {
+  /** With so many events to begin with. */
+  static async open(connection: Connection, batches = FILL): Promise<Arena> {
     const arena = new Arena(await openShop(), connection)
-    const topics = [arena.#source, arena.#audit, arena.#quarantine, ...Object.values(arena.#outputs)]
-    for (const topic of topics) await arena.#createTopic(topic)
+    for (const topic of arena.topics) await arena.#createTopic(topic)
     const sink = arena.#sink()
     for (let partition = 0; partition < PARTITIONS; partition++)
       await sink.init({ topic: arena.#source, partition }, firstPosition(0n), soon())
     await sink.close()
-    await arena.fill()
+    if (batches > 0) await arena.fill(batches)
     return arena
   }
 
   /** A handler in a process of its own; `changes` are raw settings of the sink. */
-  handler(changes: object = {}): Handler {
+  handler(changes: object = {}, clockLeadMs = 0): Handler {
     const handler = new Handler({
       folder: this.#shop.folder,
       kafka: { ...this.#settings, ...changes },
@@ -90,10 +101,21 @@ export class Arena {
       quarantine: this.#quarantine,
       outputs: this.#outputs,
       maxBatchBytes: MAX_BATCH_BYTES,
-      reserveMs: 500,
+      reserveMs: RESERVE_MS,
+      clockLeadMs,
     })
     this.#handlers.add(handler)
     return handler
+  }
+
+  /** All its topics: source, outputs, quarantine, audit. */
+  get topics(): readonly string[] {
+    return [this.#source, this.#audit, this.#quarantine, ...Object.values(this.#outputs)]
+  }
+
+  /** Of the holders of its source partitions. */
+  get transactionalIds(): readonly string[] {
+    return Array.from({ length: PARTITIONS }, (_, partition) => `${DEPLOYMENT}.${this.#source}.${partition}`)
   }
 
   /** Records that no handler has had yet. */
@@ -106,19 +128,18 @@ export class Arena {
 
   /** Hands a batch over until it is done, as Lambda does, at most so often. */
   async deliver(handler: Handler, batch: Batch, attempts = 5, forMs = 20_000): Promise<Outcome> {
-    const messages: string[] = []
     for (let attempt = 0; attempt < attempts; attempt++) {
       const outcome = await handler.handle(eventOf(batch), forMs)
       if (outcome.is !== 'failed') return outcome
-      this.failures++
-      messages.push(outcome.message ?? '')
+      this.failures.push(outcome.message ?? '')
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))
     }
-    throw new Error(`a batch failed ${attempts} times:\n${messages.join('\n')}`)
+    throw new Error(`a batch failed ${attempts} times:\n${this.failures.slice(-attempts).join('\n')}`)
   }
 
-  /** Seals and sends the next batches, and reads them back as the poller does. */
-  async fill(batches = FILL): Promise<void> {
-    const sealer = await this.#openSealer()
+  /** Seals and sends the next batches, and reads them back as the poller does. A clock that leads is its producer's. */
+  async fill(batches = FILL, clockLeadMs = 0): Promise<void> {
+    const sealer = await this.#openSealer(clockLeadMs)
     const from = this.#ids
     this.#ids += batches * SLICE * PARTITIONS
     const ids = Array.from({ length: this.#ids - from }, (_, index) => from + index)
@@ -147,7 +168,10 @@ export class Arena {
     const all = await this.#cluster.readCommitted(this.#source, 'poller')
     const lists = Array.from({ length: PARTITIONS }, (_, partition) => {
       const records = all.filter((record) => record.partition === partition)
-      const fresh = records.slice(this.#filled.get(partition) ?? 0)
+      const fresh = records
+        .slice(this.#filled.get(partition) ?? 0)
+        .map((record): SourceRecord => ({ ...record, timestampType: 'LogAppendTime' }))
+      if (clockLeadMs > MAX_LEAD_MS) for (const record of fresh) this.#fromFuture.add(placeOf(record))
       this.#filled.set(partition, records.length)
       return fresh
     })
@@ -162,6 +186,15 @@ export class Arena {
       )
   }
 
+  /** Deletes the plain output as if by mistake, while nobody writes. Resolves to what makes it anew. What it held counts. */
+  async deletePlain(): Promise<() => Promise<void>> {
+    const topic = this.#outputs['orders.analytics'] ?? ''
+    this.#kept.set(topic, await this.#read(topic))
+    const admin = await this.#cluster.admin()
+    await admin.deleteTopics({ topics: [topic] })
+    return () => this.#createTopic(topic)
+  }
+
   /** How many records a read_committed reader of a plain output sees now. It waits for no open transaction but to its end. */
   async plainCount(): Promise<number> {
     return (await this.#plain()).length
@@ -172,10 +205,10 @@ export class Arena {
     const lost: string[] = []
     const twice: string[] = []
     const outOfOrder: string[] = []
-    const sealed = this.#handedOver.filter(({ value }) => !text(value).startsWith('stranger'))
-    const places = await this.#placesOf(sealed)
-    const strangers = this.#handedOver.filter(({ value }) => text(value).startsWith('stranger'))
-    const strangerPlaces = new Map(strangers.map((record) => [text(record.value), record]))
+    const refused = (record: SourceRecord): boolean =>
+      isStranger(record) || this.#fromFuture.has(placeOf(record))
+    const places = await this.#placesOf(this.#handedOver.filter((record) => !refused(record)))
+    const refusedPlaces = new Map(this.#handedOver.filter(refused).map((record) => [nameOf(record), record]))
     const compare = (
       what: string,
       places: ReadonlyMap<string, SourceRecord>,
@@ -197,7 +230,7 @@ export class Arena {
         if (count > 1) twice.push(`${what} ${id}`)
       }
     }
-    compare('quarantine', strangerPlaces, await this.#quarantined())
+    compare('quarantine', refusedPlaces, await this.#quarantined())
     compare('plain', places, await this.#plain())
     compare('sealed', places, await this.#opened())
     const report = await this.#verify()
@@ -215,7 +248,8 @@ export class Arena {
 
   async end(): Promise<void> {
     for (const handler of this.#handlers) await handler.kill()
-    await Promise.allSettled([this.#sealer?.close(), this.#endProducer?.(), this.#cluster.end()])
+    for (const end of this.#ending.splice(0)) await Promise.allSettled([end()])
+    await this.#cluster.end()
     await this.#shop.close()
   }
 
@@ -224,13 +258,20 @@ export class Arena {
     for (let attempt = 1; ; attempt++) {
       try {
         const admin = await this.#cluster.admin()
-        if (!(await admin.listTopics()).includes(topic)) await this.#cluster.createTopic(topic, PARTITIONS)
+        const stamped = topic === this.#source ? STAMPED : {}
+        if (!(await admin.listTopics()).includes(topic))
+          await this.#cluster.createTopic(topic, PARTITIONS, stamped)
         return
       } catch (error) {
         if (attempt === 20) throw error
         await new Promise((resolve) => setTimeout(resolve, 250))
       }
     }
+  }
+
+  /** Of all times, in order. */
+  async #read(topic: string): Promise<SourceRecord[]> {
+    return [...(this.#kept.get(topic) ?? []), ...(await this.#cluster.readCommitted(topic, 'consumer'))]
   }
 
   get #outputs(): Record<string, string> {
@@ -248,21 +289,35 @@ export class Arena {
     return createKafkaSink(readKafkaSettings(this.#settings), this.#shop.stack.clock)
   }
 
-  async #openSealer(): Promise<Sealer> {
-    if (this.#sealer !== undefined) return this.#sealer
+  async #openSealer(clockLeadMs: number): Promise<Sealer> {
+    const known = this.#sealers.get(clockLeadMs)
+    if (known !== undefined) return known
     const producer = clientOf(this.#connection, 'producer').producer({
       allowAutoTopicCreation: false,
       createPartitioner: () => (args) => args.message.partition ?? -1,
     })
     await producer.connect()
-    this.#endProducer = () => producer.disconnect()
-    this.#sealer = createSealer({
-      ...this.#shop.stack.producer('shop-web'),
+    const clock = { now: () => Date.now() + clockLeadMs }
+    const { keyService, ...rest } = this.#shop.stack.producer('shop-web')
+    const sealer = createSealer({
+      ...rest,
+      // It goes by the true time.
+      keyService: {
+        generate: (kek, context, deadline) => keyService.generate(kek, context, deadline - clockLeadMs),
+        unwrap: (kek, wrapped, context, deadline) =>
+          keyService.unwrap(kek, wrapped, context, deadline - clockLeadMs),
+      },
       partitions: PARTITIONS,
       topicOf: () => this.#source,
       deliver: (batch) => producer.send(batch),
+      clock,
     })
-    return this.#sealer
+    this.#sealers.set(clockLeadMs, sealer)
+    this.#ending.push(
+      () => sealer.close(),
+      () => producer.disconnect(),
+    )
+    return sealer
   }
 
   /** Where each sealed event came in, by its id: read as the gate's own audience. */
@@ -272,12 +327,12 @@ export class Arena {
   }
 
   async #quarantined(): Promise<Found[]> {
-    const records = await this.#cluster.readCommitted(this.#quarantine, 'consumer')
-    return records.map(({ value, partition }) => ({ id: text(value), partition }))
+    const records = await this.#read(this.#quarantine)
+    return records.map((record) => ({ id: nameOf(record), partition: record.partition }))
   }
 
   async #plain(): Promise<Found[]> {
-    const records = await this.#cluster.readCommitted(this.#outputs['orders.analytics'] ?? '', 'consumer')
+    const records = await this.#read(this.#outputs['orders.analytics'] ?? '')
     return records.map(({ value, partition }) => {
       const { total }: { total: number } = JSON.parse(text(value))
       return { id: `A-${total}`, partition }
@@ -285,7 +340,7 @@ export class Arena {
   }
 
   async #opened(): Promise<Found[]> {
-    const records = await this.#cluster.readCommitted(this.#outputs['orders.fulfilment'] ?? '', 'consumer')
+    const records = await this.#read(this.#outputs['orders.fulfilment'] ?? '')
     const ids = await this.#open(records, 'fulfilment', 'orders.fulfilment')
     return records.map(({ partition }, index) => ({ id: ids[index] ?? '', partition }))
   }
@@ -314,7 +369,7 @@ export class Arena {
   }
 
   async #verify(): ReturnType<typeof verifyAudit> {
-    const records = await this.#cluster.readCommitted(this.#audit, 'consumer')
+    const records = await this.#read(this.#audit)
     const sink = this.#sink()
     const heads = new Map<string, AuditHead>()
     for (let partition = 0; partition < PARTITIONS; partition++) {
@@ -336,6 +391,14 @@ export class Arena {
     return verifyAudit(source, { keyOf: (kid) => snapshot.signingKey(kid)?.key })
   }
 }
+
+/** As docs/operations.md has it: brokers set the time that events are judged by. */
+const STAMPED = { 'message.timestamp.type': 'LogAppendTime' }
+
+const placeOf = ({ partition, offset }: SourceRecord): string => `${partition}@${offset}`
+const isStranger = ({ value }: SourceRecord): boolean => text(value).startsWith('stranger')
+/** Of what is refused: quarantine keeps its bytes. */
+const nameOf = ({ value }: SourceRecord): string => Buffer.from(value ?? []).toString('base64')
 
 interface Found {
   readonly id: string

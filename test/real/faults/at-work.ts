@@ -29,28 +29,37 @@ export async function judgeClean(arena: Arena, what: string): Promise<void> {
   const { sent, auditEntries, ...found } = await arena.judge()
   expect(found).toEqual({ lost: [], twice: [], outOfOrder: [], auditBreaks: [], headsKnown: true })
   expect(auditEntries).toBe(sent)
-  const again = `${arena.failures} events handed over again`
+  const again = `${arena.failures.length} events handed over again`
   process.stdout.write(`faults: ${what}; ${sent} records, ${again}, 0 lost, 0 twice\n`)
 }
 
-/** Ends the stack's one broker, and starts it again. Resolves once it answers. */
+/** Ends a broker, and starts it again. Resolves once every partition has all its replicas. */
 export async function restartBroker(
   stack: RealStack,
   signal: 'SIGKILL' | 'SIGTERM',
   downMs = 0,
+  id = 1,
 ): Promise<void> {
-  const broker = stack.brokers.get(1)
+  const broker = stack.brokers.get(id)
   await broker?.stop(signal)
   await sleep(downMs)
   await broker?.start()
+  await whole(stack)
+}
+
+/** Until every partition has a leader and all its replicas. */
+export async function whole(stack: RealStack): Promise<void> {
   const until = Date.now() + 60_000
   for (;;) {
     try {
-      await withAdmin(stack.connection, (admin) => admin.describeCluster())
-      return
+      const { topics } = await withAdmin(stack.connection, (admin) => admin.fetchTopicMetadata())
+      const partitions = topics.flatMap((topic) => topic.partitions)
+      if (partitions.every(({ leader, isr, replicas }) => leader > 0 && isr.length === replicas.length))
+        return
+      if (Date.now() > until) throw new Error('partitions lack replicas')
     } catch (error) {
       if (Date.now() > until) throw error
-      await sleep(200)
     }
+    await sleep(200)
   }
 }

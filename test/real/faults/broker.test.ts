@@ -1,4 +1,4 @@
-/** A network that is cut, and a process that sleeps longer than its transaction may last. */
+/** A network that is cut or slow, and a process that sleeps longer than its transaction may last. */
 import { appendFile, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
@@ -52,8 +52,7 @@ async function addListener(port: number, advertised: number): Promise<void> {
 
 describe('a handler whose network is cut for 10 s', () => {
   it('fails by its deadlines, and goes on when the network is back', async () => {
-    arena = await Arena.open(stack.connection)
-    await arena.fill(AT_WORK)
+    arena = await Arena.open(stack.connection, AT_WORK)
     const brokers = [`127.0.0.1:${proxy.port}`]
     const handler = arena.handler({ brokers, connectionTimeoutMs: 1000, requestTimeoutMs: 3000 })
     await handler.ready()
@@ -64,8 +63,28 @@ describe('a handler whose network is cut for 10 s', () => {
       proxy.mend()
     })
     await handler.close()
-    expect(arena.failures).toBeGreaterThan(0)
+    expect(arena.failures.length).toBeGreaterThan(0)
     await judgeClean(arena, `network cut for ${CUT_MS / 1000} s`)
+  }, 120_000)
+})
+
+describe('a handler whose coordinator is slow', () => {
+  it('goes on at its pace, fails by its deadlines where answers come too late, and recovers', async () => {
+    arena = await Arena.open(stack.connection, AT_WORK)
+    const brokers = [`127.0.0.1:${proxy.port}`]
+    const handler = arena.handler({ brokers, connectionTimeoutMs: 2000, requestTimeoutMs: 2000 })
+    await handler.ready()
+    await workThrough(arena, handler, async () => {
+      for (const delayMs of [20, 200, 1500]) {
+        await sleep(500)
+        proxy.slow(delayMs)
+        await sleep(3000)
+      }
+      proxy.slow(0)
+    })
+    await handler.close()
+    expect(arena.failures.length).toBeGreaterThan(0)
+    await judgeClean(arena, 'answers 40 to 3,000 ms late')
   }, 120_000)
 })
 

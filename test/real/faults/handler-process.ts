@@ -23,6 +23,8 @@ export interface HandlerSettings {
   /** Smaller than the sink's own, so that a slice is several transactions. */
   readonly maxBatchBytes: number
   readonly reserveMs: number
+  /** How far this process's clock is ahead of the others', milliseconds. */
+  readonly clockLeadMs: number
 }
 
 export type Order =
@@ -112,6 +114,12 @@ function watchParts(parts: IngestParts): IngestParts {
   }
 }
 
+/** All that this process does goes by another clock; Lambda's deadline too, which is a remaining time. */
+function leadClock(byMs: number): void {
+  const now = Date.now.bind(Date)
+  Date.now = () => now() + byMs
+}
+
 async function openHandler(settings: HandlerSettings): Promise<{ gate: Gate; end: () => Promise<void> }> {
   const { source, audit, quarantine, outputs } = settings
   const stack = await connectStack(settings.folder, 'test')
@@ -160,11 +168,14 @@ async function handle(gate: Gate, event: unknown, deadline: number): Promise<voi
 }
 
 watchRequests()
+let leadMs = 0
 let handler: Awaited<ReturnType<typeof openHandler>> | undefined
 
 async function obey(order: Order): Promise<void> {
   switch (order.do) {
     case 'open':
+      leadMs = order.settings.clockLeadMs
+      leadClock(leadMs)
       handler = await openHandler(order.settings)
       tell({ is: 'ready' })
       return
@@ -172,7 +183,7 @@ async function obey(order: Order): Promise<void> {
       points.arm(order.trap)
       return
     case 'handle':
-      if (handler !== undefined) await handle(handler.gate, order.event, order.deadline)
+      if (handler !== undefined) await handle(handler.gate, order.event, order.deadline + leadMs)
       return
     case 'close':
       await handler?.end()
@@ -182,5 +193,10 @@ async function obey(order: Order): Promise<void> {
 
 // An order that fails ends the process by an unhandled rejection, which its parent takes for what it is.
 process.on('message', (order: Order) => void obey(order))
-// Nobody is left who would end us.
-process.on('disconnect', () => setTimeout(() => process.exit(3), 5000).unref())
+// Nobody is left who would end us. What still holds us is what nobody has closed.
+process.on('disconnect', () =>
+  setTimeout(() => {
+    console.error(`a handler is held open by ${process.getActiveResourcesInfo().join(', ')}`)
+    process.exit(3)
+  }, 5000).unref(),
+)

@@ -1,6 +1,7 @@
 /** The parent's side of a handler process. Every wait has a bound, and how the process ended is never lost. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { HandlerSettings, Order } from './handler-process.ts'
@@ -69,6 +70,16 @@ export class Handler {
   async caught(withinMs: number): Promise<void> {
     if (this.caughtAt !== undefined) return
     await this.#next(({ is }) => is === 'at', withinMs)
+  }
+
+  /** Of memory; 0 where it has ended, or the system does not tell. */
+  get residentBytes(): number {
+    try {
+      const status = readFileSync(`/proc/${this.#process.pid ?? 0}/status`, 'utf8')
+      return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024
+    } catch {
+      return 0
+    }
   }
 
   signal(name: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): void {

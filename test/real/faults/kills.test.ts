@@ -27,8 +27,7 @@ describe('a handler whose broker is killed', () => {
   it(
     'goes on when the broker is back, with nothing lost and nothing twice',
     async () => {
-      arena = await Arena.open(stack.connection)
-      await arena.fill(AT_WORK)
+      arena = await Arena.open(stack.connection, AT_WORK)
       const handler = arena.handler()
       await handler.ready()
       await workThrough(arena, handler, async () => {

@@ -65,3 +65,11 @@ export async function controllerOf(connection: Connection): Promise<number> {
   const { leaderId }: { leaderId: number } = JSON.parse(await readFile(path, 'utf8'))
   return leaderId
 }
+
+/** Whether every partition is led by the broker that is preferred, and has all its replicas. */
+export async function areSettled(admin: Admin, topics: readonly string[]): Promise<boolean> {
+  const described = await admin.fetchTopicMetadata({ topics: [...topics] })
+  return described.topics
+    .flatMap(({ partitions }) => partitions)
+    .every(({ leader, replicas, isr }) => leader === replicas[0] && isr.length === replicas.length)
+}

@@ -1,10 +1,11 @@
-/** A TCP proxy on 127.0.0.1 whose network can be cut: nothing passes, and nobody is told. */
+/** A TCP proxy on 127.0.0.1 whose network can be cut, when nothing passes and nobody is told, or slow. */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 
 export class Proxy {
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   #isCut = false
+  #delayMs = 0
 
   private constructor(target: number) {
     this.#server = createServer((near) => {
@@ -38,6 +39,11 @@ export class Proxy {
     for (const socket of this.#sockets) socket.resume()
   }
 
+  /** From now on all that passes takes so much longer, each way. */
+  slow(byMs: number): void {
+    this.#delayMs = byMs
+  }
+
   async close(): Promise<void> {
     for (const socket of this.#sockets) socket.destroy()
     await new Promise((resolve) => this.#server.close(resolve))
@@ -45,7 +51,15 @@ export class Proxy {
 
   #add(socket: Socket, other: Socket): void {
     this.#sockets.add(socket)
-    socket.on('data', (chunk) => other.write(chunk))
+    let before = Promise.resolve()
+    socket.on('data', (chunk) => {
+      const due = Date.now() + this.#delayMs
+      // What came first goes first, also when the delay gets shorter.
+      before = before.then(async () => {
+        if (due > Date.now()) await new Promise((resolve) => setTimeout(resolve, due - Date.now()))
+        other.write(chunk)
+      })
+    })
     socket.on('error', () => other.destroy())
     socket.on('close', () => {
       this.#sockets.delete(socket)
