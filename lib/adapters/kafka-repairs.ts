@@ -2,14 +2,12 @@
  * Repairs of kafkajs 2.2.4, whose last release is this one (docs/decisions/0004-kafkajs.md). They reach into its inside,
  * so they refuse any other version. The imports are static: they must survive a bundler.
  */
-import type { IHeaders } from 'kafkajs'
 import Broker from 'kafkajs/src/broker/index.js'
 import type { Coordinator, CoordinatorQuery, FetchedPartition } from 'kafkajs/src/cluster/index.js'
 import Cluster from 'kafkajs/src/cluster/index.js'
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
-import Encoder from 'kafkajs/src/protocol/encoder.js'
 import kafkajs from 'kafkajs/package.json' with { type: 'json' }
-import type { Header } from '../ports.ts'
+import { repairProduce } from './kafka-produce.ts'
 
 const REPAIRED_VERSION = '2.2.4'
 const TRANSACTION = 1
@@ -27,7 +25,7 @@ export function repairKafkajs(version: string = kafkajs.version): void {
   repairRetries()
   repairCoordinators()
   repairIdleTimer()
-  repairNullHeaders()
+  repairProduce()
   repairCommittedReads()
 }
 
@@ -89,17 +87,6 @@ function repairIdleTimer(): void {
   }
 }
 
-/** Stands for a header's null: it is as long on the wire as an empty value, which is what kafkajs takes it for. */
-const NULL_VALUE = Buffer.alloc(0)
-
-/** K13: it cannot measure a header whose value is null, which any stranger may send us and quarantine must keep. */
-function repairNullHeaders(): void {
-  const { writeVarIntBytes: write } = Encoder.prototype
-  Encoder.prototype.writeVarIntBytes = function (value) {
-    return write.call(this, value === NULL_VALUE ? null : value)
-  }
-}
-
 /**
  * K16, K17: what a read_committed reader must not see is marked as what kafkajs never hands out, and nothing is left to
  * its own filter. That one takes a record whose key is four zeros for an end, and the list of aborted transactions to be
@@ -137,17 +124,3 @@ function hideAborted(page: FetchedPartition): void {
 /** A marker's key: its version, and 0 for an abort or 1 for a commit, 16 bits each. */
 const isAbortMarker = (key: Buffer | null): boolean =>
   key !== null && key.length >= 4 && key.readInt16BE(2) === 0
-
-/**
- * Headers for kafkajs, in their own order and as often as they come. It takes an object, whose names come once each and
- * numbers first; but where a value is a list it asks the list for its headers (recordBatch/record/v0), and so this one
- * list gives all of them.
- */
-export function wireHeaders(headers: readonly Header[]): IHeaders {
-  const wire = headers.map(({ name, value }) => ({
-    key: name,
-    value: value === null ? NULL_VALUE : Buffer.from(value.buffer, value.byteOffset, value.length),
-  }))
-  const all: Buffer[] = []
-  return { all: Object.assign(all, { map: () => wire }) }
-}

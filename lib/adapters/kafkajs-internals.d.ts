@@ -159,11 +159,47 @@ declare module 'kafkajs/src/network/requestQueue/index.js' {
   export { RequestQueue as default }
 }
 
-declare module 'kafkajs/src/protocol/encoder.js' {
-  class Encoder {
-    writeVarIntBytes: (this: Encoder, value: unknown) => Encoder
+declare module 'kafkajs/src/protocol/requests/index.js' {
+  /** Of a Produce request, by topic and partition. */
+  export interface ProduceOptions {
+    readonly acks: number
+    /** Milliseconds. */
+    readonly timeout: number
+    readonly transactionalId: string | undefined
+    /** A whole number of 64 bits, in a form that its text tells. */
+    readonly producerId: { toString(): string }
+    readonly producerEpoch: number
+    readonly topicData: readonly {
+      readonly topic: string
+      readonly partitions: readonly {
+        readonly partition: number | string
+        readonly firstSequence?: number
+        readonly messages: readonly object[]
+      }[]
+    }[]
   }
-  export { Encoder as default }
+
+  /** One of its encoders, or what can stand for one. */
+  export interface Encoded {
+    readonly buf: Buffer
+    readonly buffer: Buffer
+    size(): number
+  }
+
+  export type Produce = (options: ProduceOptions) => {
+    readonly request: { encode(): Promise<Encoded> }
+    readonly response: unknown
+  }
+
+  const protocol: {
+    readonly requests: {
+      Produce: {
+        readonly versions: readonly string[]
+        readonly protocol: (query: { readonly version: number }) => Produce
+      }
+    }
+  }
+  export { protocol as default }
 }
 
 declare module 'kafkajs/src/broker/saslAuthenticator/plain.js' {

@@ -1,6 +1,7 @@
 /** What tests need of a real cluster: clients by principal, topics, and what a read_committed reader sees. */
 import kafkajs, { type Admin, Kafka, type RecordMetadata } from 'kafkajs'
-import { repairKafkajs, wireHeaders } from '../../lib/adapters/kafka-repairs.ts'
+import { repairKafkajs } from '../../lib/adapters/kafka-repairs.ts'
+import { topicMessages } from '../../lib/adapters/kafka-wire.ts'
 import type { Header, Message, SourceRecord } from '../../lib/ports.ts'
 import type { Principal } from './stack/rights.ts'
 import { clientConfig, type Connection } from './stack/stack.ts'
@@ -81,19 +82,7 @@ export class RealCluster {
     })
     try {
       await producer.connect()
-      return await producer.sendBatch({
-        topicMessages: messages.map(({ topic, partition, key, value, headers }) => ({
-          topic,
-          messages: [
-            {
-              partition,
-              key: key && Buffer.from(key),
-              value: value && Buffer.from(value),
-              headers: wireHeaders(headers),
-            },
-          ],
-        })),
-      })
+      return await producer.sendBatch({ topicMessages: topicMessages(messages) })
     } finally {
       await producer.disconnect()
     }
