@@ -45,19 +45,22 @@ try {
   const say = flags.json ? undefined : (line: string) => terminal.write(line)
   const { files } = checkContracts(await readContracts(CONTRACTS))
   const stack = await startStack({ version: flags.version, brokers: flags.brokers, ...(say && { say }) })
+  let isCutShort = false
   try {
     say?.('making topics, keys and settings')
     const folder = join(stack.connection.certificates, 'gateway')
     const gateway = await openGateway(stack.connection, folder, buildBundle(files), PARTITIONS)
     try {
-      if (flags.events !== undefined) await demonstrate(gateway, flags.events, flags)
-      if (flags.events === undefined || flags.keep) await serve(gateway, stack)
+      if (flags.events !== undefined) isCutShort = !(await demonstrate(gateway, flags.events, flags))
+      if (flags.events === undefined || (flags.keep && !isCutShort)) await serve(gateway, stack)
     } finally {
       await gateway.close()
     }
   } finally {
     say?.('stopping')
     await stack.stop()
+    // What the demo has under way would keep the process.
+    if (isCutShort) process.exit(130)
   }
 } catch (error) {
   fail(terminal, error)
@@ -137,7 +140,8 @@ ${bold('In another terminal, as operator:')}
 Ctrl-C ends it, and deletes everything.`
 }
 
-async function demonstrate(gateway: Gateway, events: number, { json, keep }: Flags): Promise<void> {
+/** Resolves to false where it was ended by a signal. */
+async function demonstrate(gateway: Gateway, events: number, { json, keep }: Flags): Promise<boolean> {
   const offers = (known: Contracts): AsyncIterable<Offered> => demoOffers(known, events)
   const running = runOn(gateway, { expected: events, isSound: true, offers }, new Progress(terminal, json))
   const outcome = await Promise.race([
@@ -146,7 +150,7 @@ async function demonstrate(gateway: Gateway, events: number, { json, keep }: Fla
       stop.addEventListener('abort', () => resolve(undefined))
     }),
   ])
-  if (outcome === undefined) return
+  if (outcome === undefined) return false
   const style = {
     colours: terminal.colours.out,
     width: process.stdout.isTTY ? process.stdout.columns : 120,
@@ -155,4 +159,5 @@ async function demonstrate(gateway: Gateway, events: number, { json, keep }: Fla
   }
   terminal.write(json ? summaryJson(outcome) : summaryText(outcome, style))
   terminal.exit(outcome.problems.length > 0 ? EXIT.found : EXIT.ok)
+  return true
 }
