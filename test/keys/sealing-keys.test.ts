@@ -27,11 +27,20 @@ describe('sealing keys', () => {
     const first = await lend()
     expect(await lend()).toBe(first)
     expect(keys.tryLend(SCOPE, idOf)).toEqual({ value: first })
-    for (const other of [{ kek: { ...KEK, key: 'b' } }, { iss: 'b' }, { aud: 'b' }, { type: 'b' }]) {
+    const others = [
+      { kek: { ...KEK, key: 'b' } },
+      { kek: { ...KEK, kekId: 'b' } },
+      { iss: 'b' },
+      { aud: 'b' },
+      { type: 'b' },
+    ]
+    for (const other of others) {
+      // The last one that was asked for differs in this alone.
+      expect(keys.tryLend(SCOPE, idOf)).toEqual({ value: first })
       expect(keys.tryLend({ ...SCOPE, ...other }, idOf)).toBeUndefined()
       expect(await keys.lend({ ...SCOPE, ...other }, clock.ms + 1000, idOf)).not.toBe(first)
     }
-    expect(service.calls).toHaveLength(5)
+    expect(service.calls).toHaveLength(6)
     expect(nth(service.calls, 0).context).toEqual({
       'sealgate:v': '1',
       'sealgate:iss': 'shipping-service',
@@ -135,7 +144,7 @@ describe('sealing keys', () => {
     expect(keys.tryLend(SCOPE, idOf)).toBeUndefined()
   })
 
-  test('unused keys are wiped when their time is over', async () => {
+  test('unused keys are wiped when their time is over, and one new key serves their scope again', async () => {
     vi.useFakeTimers()
     try {
       const { service, clock, lend } = world()
@@ -144,6 +153,10 @@ describe('sealing keys', () => {
       await vi.advanceTimersByTimeAsync(3_600_000)
       expect(isWiped(nth(service.given, 0))).toBe(true)
       expect(vi.getTimerCount()).toBe(0)
+      service.before = () => (service.calls.length > 2 ? Promise.reject(unavailable()) : Promise.resolve())
+      await lend()
+      await lend()
+      expect(service.calls).toHaveLength(2)
     } finally {
       vi.useRealTimers()
     }
