@@ -54,9 +54,14 @@ export function iamToken(region: string, clock: Clock): Renewable<string> {
     const begun = clock.now()
     const late = (): Outage => iamOutage('there was no time to find AWS credentials')
     try {
-      const { generateAuthToken } = await import('aws-msk-iam-sasl-signer-js')
-      const { token, expiryTime } = await byDeadline(generateAuthToken({ region }), deadline, clock, late)
-      return copyOf(token, begun, expiryTime)
+      const { generateAuthTokenFromCredentialsProvider: sign } = await import('aws-msk-iam-sasl-signer-js')
+      const { fromNodeProviderChain } = await import('@aws-sdk/credential-providers')
+      const found = fromNodeProviderChain({ clientConfig: { region } })()
+      const { expiration, ...credentials } = await byDeadline(found, deadline, clock, late)
+      // Told when they expire, the signer would write a life in fractions of a second, which AWS refuses.
+      const awsCredentialsProvider = () => Promise.resolve(credentials)
+      const { token, expiryTime } = await sign({ region, awsCredentialsProvider })
+      return copyOf(token, begun, Math.min(expiryTime, expiration?.getTime() ?? Infinity))
     } catch (cause) {
       if (cause instanceof Outage) throw cause
       const name = cause instanceof Error ? cause.name : 'unknown error'

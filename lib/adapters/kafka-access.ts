@@ -21,7 +21,7 @@ export class KafkaAccess {
   readonly #config: Omit<KafkaConfig, 'brokers'>
   readonly #clientSecret: Renewable<SecureContextOptions> | undefined
   /** As of the last time when all of it could be read. */
-  #context: SecureContextOptions = {}
+  #context: SecureContextOptions | undefined
 
   /** @param secrets by default AWS Secrets Manager */
   constructor(settings: KafkaConnectionSettings, clock: Clock, secrets: SecretStore = secretsManager(clock)) {
@@ -90,8 +90,9 @@ export class KafkaAccess {
   #latest(): SecureContextOptions {
     try {
       this.#context = this.#read()
-    } catch {
-      // `refresh` says so before the next client connects.
+    } catch (error) {
+      // Said by `refresh` before the next client connects. Never with less than was asked for.
+      if (this.#context === undefined) throw error
     }
     return this.#context
   }

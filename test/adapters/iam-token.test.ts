@@ -10,6 +10,7 @@ const NOBODY = {
   AWS_ACCESS_KEY_ID: undefined,
   AWS_SECRET_ACCESS_KEY: undefined,
   AWS_SESSION_TOKEN: undefined,
+  AWS_CREDENTIAL_EXPIRATION: undefined,
   AWS_PROFILE: undefined,
   AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: undefined,
   AWS_CONTAINER_CREDENTIALS_FULL_URI: undefined,
@@ -48,6 +49,22 @@ describe('the token for MSK', () => {
     expect(query['X-Amz-Credential']).toBe(`AKIDENVIRONMENT/${day}/eu-central-1/kafka-cluster/aws4_request`)
     expect(query['X-Amz-Signature']).toMatch(/^[0-9a-f]{64}$/)
     expect(url.href).not.toContain('planted-secret')
+  })
+
+  it('is got anew before the credentials that signed it expire, and AWS can read how long it is good', async () => {
+    const keys = { AWS_ACCESS_KEY_ID: 'AKIDENVIRONMENT', AWS_SECRET_ACCESS_KEY: 'planted-secret' }
+    const AWS_CREDENTIAL_EXPIRATION = new Date(Date.now() + 400_500).toISOString()
+    restore = setEnvironment({ ...NOBODY, ...keys, AWS_CREDENTIAL_EXPIRATION })
+    expect((await signed('eu-west-1')).searchParams.get('X-Amz-Expires')).toMatch(/^[0-9]+$/)
+    let later = 0
+    const kept = iamToken('eu-west-1', { now: () => Date.now() + later })
+    const first = await kept.current(Date.now() + 10_000)
+    later = 310_000
+    expect(await kept.current(Date.now() + later + 10_000)).toBe(first)
+    later = 325_000
+    restore()
+    restore = setEnvironment({ ...NOBODY, ...keys, AWS_ACCESS_KEY_ID: 'AKIDNEXT' })
+    expect(await kept.current(Date.now() + later + 10_000)).not.toBe(first)
   })
 
   it('is signed by whomever the SDK’s usual chain finds', async () => {
