@@ -15,6 +15,7 @@ import { MAX_CLOCK_LEAD_SECONDS } from '../envelope/verify.ts'
 import { parseRecord } from '../keys/authenticate.ts'
 import type {
   Message,
+  Position,
   PositionAdmin,
   RecordReader,
   RepairSession,
@@ -61,14 +62,17 @@ export async function restorePosition(
   const channel = ingest.settings.channelOf(source.topic)
   if (channel === undefined)
     throw new Outage('channel-unknown', `topic ${source.topic} has no channel: name it in the settings`)
-  const found = await goodPosition(source, parts)
-  if (found !== undefined) return { next: found, lost: 0n, isNew: false }
+  const seen = await look(source, parts)
+  if (isGood(seen, parts)) return { next: seen.next, lost: 0n, isNew: false }
   const trust = await auditTrustOf(ingest, ingest.clock.now() + CALL_MS)
   const restoring = new Restoring(source, channel.maxLifeSeconds, trust, parts, onProgress)
   // What takes long before the partition is taken over; behind the fence only what has come since.
   await restoring.read()
   const session = await positions.repair(source, ingest.clock.now() + CALL_MS)
   try {
+    const { found } = session
+    // Read beside a holder at work, it may have been between two of its commits.
+    if (isGood(found, parts)) return { next: found.next, lost: 0n, isNew: false }
     await restoring.read()
     return await restoring.commit(by, session)
   } finally {
@@ -76,17 +80,25 @@ export async function restorePosition(
   }
 }
 
-/** Where a position stands that can be read. */
-async function goodPosition(
-  source: TopicPartition,
-  { positions, ingest }: RestoreParts,
-): Promise<bigint | undefined> {
+type Found = RepairSession['found']
+
+async function look(source: TopicPartition, { positions, ingest }: RestoreParts): Promise<Found> {
   try {
-    const position = await positions.show(source, ingest.clock.now() + CALL_MS)
-    if (position !== undefined) parseState(position.state, ingest.settings.limits, Infinity)
-    return position?.next
+    return await positions.show(source, ingest.clock.now() + CALL_MS)
   } catch (error) {
-    if (error instanceof Outage && error.code === 'position-damaged') return undefined
+    if (error instanceof Outage && error.code === 'position-damaged') return 'damaged'
+    throw error
+  }
+}
+
+/** Whether it is a position that the gate can go on from. */
+function isGood(found: Found, { ingest }: RestoreParts): found is Position {
+  if (found === undefined || found === 'damaged') return false
+  try {
+    parseState(found.state, ingest.settings.limits, Infinity)
+    return true
+  } catch (error) {
+    if (error instanceof Outage) return false
     throw error
   }
 }

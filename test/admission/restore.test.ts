@@ -39,11 +39,16 @@ interface Around {
   /** Where the source ends for it. */
   readonly end?: bigint
   readonly change?: (parts: IngestParts) => IngestParts
+  /** Whether nothing is seen of a position but behind the fence. */
+  readonly hides?: boolean
 }
 
-async function restore({ seen = () => true, end, change = (parts) => parts }: Around = {}): Promise<
-  Restored[]
-> {
+async function restore({
+  seen = () => true,
+  end,
+  change = (parts) => parts,
+  hides = false,
+}: Around = {}): Promise<Restored[]> {
   const log = polledLog(shop.log)
   const reader: RecordReader = {
     ...log,
@@ -56,7 +61,9 @@ async function restore({ seen = () => true, end, change = (parts) => parts }: Ar
       return { ...page, records: page.records.filter(seen) }
     },
   }
-  const parts = { ingest: change(shop.stack.gateParts()), reader, positions: positions() }
+  const own = positions()
+  const show: typeof own.show = hides ? () => Promise.resolve(undefined) : (...call) => own.show(...call)
+  const parts = { ingest: change(shop.stack.gateParts()), reader, positions: { ...own, show } }
   const all: Restored[] = []
   for (const source of sources) all.push(await restorePosition(source, 'ann', parts, () => undefined))
   return all
@@ -123,6 +130,7 @@ describe('a position that is restored', () => {
     await handle(shop)
     const audit = await shop.records(AUDIT_TOPIC)
     expect((await restore()).map(({ isNew }) => isNew)).toEqual([false, false])
+    expect((await restore({ hides: true })).map(({ isNew }) => isNew)).toEqual([false, false])
     expect(await shop.records(AUDIT_TOPIC)).toEqual(audit)
   })
 

@@ -1,7 +1,6 @@
 /** `quarantine redrive` on a real cluster: once, whoever else is at work, and whenever it is killed. */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
-import kafkajs from 'kafkajs'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createKafkaSource, type KafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
@@ -10,9 +9,9 @@ import { buildBundle, loadBundle } from '../../lib/contract/bundle.ts'
 import { checkContracts } from '../../lib/contract/load.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { ORDER_CONTRACT } from '../shop.ts'
+import { letGateRead, openOperator } from './operator.ts'
 import type { OperatorSettings } from './redrive-process.ts'
 import { orders, PARTITIONS, RealShop, totals, upTo } from './shop.ts'
-import { named, right } from './stack/rights.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 import { rawSettings, settings } from './world.ts'
 
@@ -68,13 +67,7 @@ async function source(): Promise<SourceRecord[]> {
 async function refused(count: number): Promise<void> {
   real = await RealShop.open()
   reader = createKafkaSource(settings())
-  const admin = await real.cluster.admin()
-  const { AclResourceTypes, AclOperationTypes } = kafkajs
-  await admin.createAcls({
-    acl: [real.audit, real.quarantine].map((topic) =>
-      right('gate', AclResourceTypes.TOPIC, named(topic), AclOperationTypes.READ),
-    ),
-  })
+  await letGateRead(real)
   const sealer = await real.sealer()
   await sealer.send('orders', orders(0, count))
   await handle(await source(), STRICT)
@@ -109,6 +102,25 @@ describe('a redrive on a cluster', () => {
     expect(await analytics()).toEqual(upTo(20))
     expect(await redriven()).toMatchObject({ admitted: 0, stops: [] })
     expect(await real.verify()).toMatchObject({ verified: true, headsKnown: true, entries: 60 })
+  })
+
+  it('is one command, by the gate’s settings in sealgate.yaml', async () => {
+    await refused(6)
+    const operator = await openOperator(real)
+    try {
+      const dry = await operator.run(['quarantine', 'redrive', '--code', 'not-authorised', '--dry-run'])
+      expect([dry.err, dry.status, dry.out]).toEqual(['', 0, expect.stringContaining('6 would be let in')])
+      const done = await operator.run(['quarantine', 'redrive', '--code', 'not-authorised', '--by', 'ann'])
+      expect([done.status, done.out]).toEqual([0, expect.stringContaining('6 let in, 0 refused again')])
+      expect(await analytics()).toEqual(upTo(6))
+      const verified = await operator.run(['audit', 'verify'])
+      expect([verified.status, verified.out]).toEqual([
+        0,
+        expect.stringContaining(`_control.${real.source}/`),
+      ])
+    } finally {
+      await operator.end()
+    }
   })
 
   it('is done once by several operators at once, beside a gate at work', async () => {

@@ -1,0 +1,123 @@
+/** Positions that are lost, damaged or old, on a real cluster. */
+import { afterEach, describe, expect, it } from 'vitest'
+import { createKafkaSink } from '../../lib/adapters/kafka.ts'
+import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
+import { toMskEvent } from '../../lib/adapters/msk-event.ts'
+import type { Gate } from '../../lib/runtime.ts'
+import type { SourceRecord } from '../../lib/ports.ts'
+import { openOperator, type Operator } from './operator.ts'
+import { orders, PARTITIONS, RealShop, totals, upTo } from './shop.ts'
+import { DEPLOYMENT } from './stack/stack.ts'
+import { settings, soon } from './world.ts'
+
+let real: RealShop
+let operator: Operator
+const ending: (() => Promise<unknown>)[] = []
+afterEach(async () => {
+  for (const end of ending.splice(0).reverse()) await end()
+  await operator.end()
+  await real.end()
+})
+
+const GROUP = `${DEPLOYMENT}.shadow.v1`
+
+/** All that stands in the source, as Lambda's poller has it. */
+async function source(): Promise<SourceRecord[]> {
+  const reader = createKafkaSource(settings())
+  const records: SourceRecord[] = []
+  for (let partition = 0; partition < PARTITIONS; partition++) {
+    const place = { topic: real.source, partition }
+    const { end } = await reader.offsets(place)
+    for (let from = 0n; from < end;) {
+      const page = await reader.fetch(place, from, { maxBytes: 1_048_576, maxRecords: 10_000 })
+      records.push(...page.records)
+      from = page.next
+    }
+  }
+  await reader.close()
+  return records
+}
+
+const handle = async (gate: Gate): Promise<void> => {
+  const event = toMskEvent(await source(), { eventSourceArn: 'arn', bootstrapServers: 'b' })
+  await gate.handle(JSON.parse(JSON.stringify(event)), Date.now() + 20_000)
+}
+
+async function decided(count: number): Promise<void> {
+  real = await RealShop.open()
+  operator = await openOperator(real)
+  const sealer = await real.sealer()
+  await sealer.send('orders', orders(0, count))
+  const gate = real.gate()
+  await handle(gate)
+  await gate.close()
+}
+
+const analytics = async (): Promise<number[]> =>
+  totals(await real.cluster.readCommitted(real.topicOf('orders.analytics'), 'consumer'))
+
+describe('a position on a cluster', () => {
+  it('that a tool has damaged, or that has expired, is restored by command, and no copy comes in after it', async () => {
+    await decided(30)
+    const admin = await real.cluster.admin()
+    const copies = await source()
+    const nexts = [0, 1].map((own) => copies.filter(({ partition }) => partition === own).length)
+    for (const lose of [
+      () =>
+        admin.setOffsets({
+          groupId: GROUP,
+          topic: real.source,
+          partitions: [
+            { partition: 0, offset: '5' },
+            { partition: 1, offset: '0' },
+          ],
+        }),
+      // What is left when a group's offsets have expired.
+      () => admin.deleteGroups([GROUP]),
+    ]) {
+      await lose()
+      const gate = real.gate()
+      await expect(handle(gate)).rejects.toThrow(/position-(damaged|missing)/)
+      await gate.close()
+      const restored = await operator.run(['position', 'restore', real.source, '--by', 'ann', '--json'])
+      expect([restored.err, restored.status]).toEqual(['', 0])
+      const after = await operator.run(['position', 'show', real.source, '--json'])
+      const { partitions } = JSON.parse(after.out) as { partitions: { next: string }[] }
+      expect(partitions.map(({ next }) => Number(next))).toEqual(nexts)
+    }
+    const again = await operator.run(['position', 'restore', real.source])
+    expect([again.status, again.out]).toEqual([0, expect.stringMatching(/good\n.*good$/)])
+    await real.cluster.produce(copies)
+    const gate = real.gate()
+    await handle(gate)
+    await gate.close()
+    expect(await analytics()).toEqual(upTo(30))
+    const search = await operator.run(['audit', 'search', '--type', 'position.restored', '--json'])
+    expect(search.out.match(/"principal":"User:ann"/g)).toHaveLength(4)
+    expect(await real.verify()).toMatchObject({ verified: true, headsKnown: true, entries: 60 + 4 })
+  })
+
+  it('that nobody has written for a day is written again, as it is, beside a gate that goes on', async () => {
+    await decided(10)
+    const place = { topic: real.source, partition: 0 }
+    const gate = real.gate()
+    ending.push(() => gate.close())
+    const sealer = await real.sealer()
+    await sealer.send('orders', orders(10, 20))
+    await handle(gate)
+    const today = real.sink()
+    const before = await today.show(place, soon())
+    const later = { now: () => Date.now() + 2 * 86_400_000 }
+    const tomorrow = createKafkaSink(settings(), later)
+    ending.push(() => tomorrow.close())
+    expect(await today.renew(place, soon())).toBe(false)
+    expect(await tomorrow.renew(place, later.now() + 20_000)).toBe(true)
+    expect(await tomorrow.renew(place, later.now() + 20_000)).toBe(false)
+    expect(await tomorrow.show(place, later.now() + 20_000)).toEqual(before)
+    await sealer.send('orders', orders(20, 30))
+    await handle(gate)
+    expect(await analytics()).toEqual(upTo(30))
+    const renewed = await operator.run(['position', 'renew', real.source])
+    expect([renewed.status, renewed.out]).toEqual([0, expect.stringMatching(/young\n.*young$/)])
+  })
+})
