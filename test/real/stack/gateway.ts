@@ -50,14 +50,18 @@ export async function openGateway(
     await Promise.all([sink.close(), source.close(), cluster.end(), stack.close()])
   }
   try {
-    for (const topic of sources.values())
-      await cluster.createTopic(topic, partitions, { 'message.timestamp.type': 'LogAppendTime' })
-    for (const topic of [...outputs.values(), QUARANTINE])
-      await cluster.createTopic(topic, partitions, { 'message.timestamp.type': 'LogAppendTime', ...LARGER })
-    await cluster.createTopic(AUDIT, partitions)
-    for (const topic of sources.values())
-      for (let partition = 0; partition < partitions; partition++)
-        await sink.init({ topic, partition }, firstPosition(0n), soon())
+    const time = { 'message.timestamp.type': 'LogAppendTime' }
+    await Promise.all([
+      ...Array.from(sources.values(), (topic) => cluster.createTopic(topic, partitions, time)),
+      ...[...outputs.values(), QUARANTINE].map((topic) =>
+        cluster.createTopic(topic, partitions, { ...time, ...LARGER }),
+      ),
+      cluster.createTopic(AUDIT, partitions),
+    ])
+    for (let partition = 0; partition < partitions; partition++)
+      await Promise.all(
+        Array.from(sources.values(), (topic) => sink.init({ topic, partition }, firstPosition(0n), soon())),
+      )
     const settingsFile = await writeCommandSettings(folder, {
       ...{ connection, principal: 'operator', stack, stackFolder, sources, outputs },
       ...{ auditTopic: AUDIT, quarantineTopic: QUARANTINE },
