@@ -80,6 +80,7 @@ async function redriveAll(terminal: Terminal, options: RedriveOptions): Promise<
           if (options.json) terminal.write(rowJson(outcome))
           else if (!isSettled(outcome)) terminal.write(rowText(terminal, outcome))
         },
+        drained: () => terminal.drained(),
         progress: (audit, quarantine) =>
           terminal.progress?.(
             `${quarantine} quarantined records and ${audit} of the audit read, ${counts.admitted} let in`,
@@ -225,7 +226,7 @@ async function exportAll(terminal: Terminal, options: RedriveOptions, folder: st
     if (options.json) terminal.write(JSON.stringify({ totals, interrupted: isStopped() }))
     else
       terminal.write(
-        `${written} records written to ${printable(folder)}, ${there} were there already` +
+        `${written} ${written === 1 ? 'record' : 'records'} written to ${printable(folder)}, ${there} were there already` +
           `${unreadable === 0 ? '' : `, ${unreadable} are not of the gate’s making`}.`,
       )
     terminal.exit(isStopped() ? EXIT.interrupted : EXIT.ok)

@@ -59,6 +59,8 @@ export interface RedriveObserver {
   outcome(outcome: RedriveOutcome): void
   /** How many records of the audit and of the quarantine were read so far. */
   progress?(audit: number, quarantine: number): void
+  /** Awaited between batches: for what must not grow without end. */
+  drained?(): Promise<void>
 }
 
 export interface RedriveReport {
@@ -101,6 +103,10 @@ function refuseBadOrder({ by, reason, acceptExpired }: RedriveOrder): void {
   check('--by', by, 128)
   check('--reason', reason, 512)
   if (faults.length > 0) throw new ConfigError(faults)
+}
+
+function sourceOf([first]: readonly Candidate[]): TopicPartition | undefined {
+  return first && { topic: first.source.topic, partition: first.source.partition }
 }
 
 /** A sink that fences nobody and writes nothing. */
@@ -219,7 +225,7 @@ class Run {
     }
   }
 
-  /** Source partition by source partition, the records of each in the order of its quarantine. */
+  /** In the order of the quarantine; a source partition that cannot go on is left for another time. */
   async #redriveAll(candidates: readonly Candidate[], evidence: Evidence): Promise<void> {
     const { ingest, reader } = this.#parts
     const audit = new AuditReader(
@@ -231,42 +237,53 @@ class Run {
       },
       (records) => this.#progress(records),
     )
-    for (const own of Map.groupBy(candidates, ({ source }) => segmentKey(source)).values()) {
-      const [first] = own
-      if (first === undefined || this.#signal.aborted) continue
-      const source = { topic: first.source.topic, partition: first.source.partition }
+    const ready = new Map<string, TopicPartition>()
+    const attempt = async (source: TopicPartition, work: () => Promise<boolean>): Promise<void> => {
+      if (this.#signal.aborted) return
+      const name = segmentKey(source)
       try {
-        await this.#redriveSource(source, own, evidence, audit)
+        if (await work()) ready.set(name, source)
       } catch (error) {
+        ready.delete(name)
         this.#stops.push({ ...source, outage: outageOf(error) })
-      } finally {
-        this.#lanes.discard(source)
       }
+    }
+    try {
+      for (const own of Map.groupBy(candidates, ({ source }) => segmentKey(source)).values()) {
+        const source = sourceOf(own)
+        if (source !== undefined) await attempt(source, () => this.#survey(source, own, evidence, audit))
+      }
+      for await (const page of this.#pages(candidates))
+        for (const [name, own] of Map.groupBy(page, ({ source }) => segmentKey(source))) {
+          const source = ready.get(name)
+          if (source === undefined) continue
+          await attempt(source, () => this.#redriveBatch(source, own, evidence, audit))
+          await this.#observer.drained?.()
+        }
+    } finally {
+      for (const source of ready.values()) this.#lanes.discard(source)
     }
   }
 
-  async #redriveSource(
+  /** Reads all of the audit that a source partition stands on, before it is taken over: that may take long. */
+  async #survey(
     source: TopicPartition,
     candidates: readonly Candidate[],
     evidence: Evidence,
     audit: AuditReader,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { positions, ingest } = this.#parts
     if (!(await this.#isOurs(source))) {
       const reason = `the gate reads no partition ${source.partition} of ${source.topic}`
       for (const { quarantine, source: place } of candidates) this.#disbelieve(quarantine, place, reason)
-      return
+      return false
     }
     const position = await positions.show(source, ingest.clock.now() + CALL_MS)
     if (position === undefined) throw positionMissing(source)
     const { head, control, homes } = parseState(position.state, ingest.settings.limits, Infinity)
-    // All of it before the partition is taken over, since it may take long; behind the fence only what has come since.
     if (homes !== undefined)
       await audit.read(source, homes.audit, () => evidence.reaches(source, head, control))
-    for await (const batch of this.#pages(candidates)) {
-      if (this.#signal.aborted) return
-      await this.#redriveBatch(source, batch, evidence, audit)
-    }
+    return true
   }
 
   async #isOurs({ topic, partition }: TopicPartition): Promise<boolean> {
@@ -305,7 +322,7 @@ class Run {
     batch: readonly Quarantined[],
     evidence: Evidence,
     audit: AuditReader,
-  ): Promise<void> {
+  ): Promise<true> {
     const { ingest } = this.#parts
     const told = new Set<bigint>()
     const tell = (outcome: RedriveOutcome): void => {
@@ -324,7 +341,7 @@ class Run {
         await redriveBatch(left, lane, { order: this.#order, ingest, evidence, tell }, deadline)
         // A dry run has written nothing: it begins each time where the position is.
         if (this.#order.dryRun) this.#lanes.discard(source)
-        return
+        return true
       } catch (error) {
         this.#lanes.discard(source)
         // The gate at work has taken its partition back, as it should.
