@@ -6,6 +6,8 @@ import { admission } from './admission.ts'
 import { coldStart } from './cold-start.ts'
 import { contracts } from './contracts.ts'
 import { kafka } from './kafka.ts'
+import { kafkaMemory } from './kafka-memory.ts'
+import { kafkaStages } from './kafka-stages.ts'
 import { FULL, type Peer, QUICK, type Result, type Setting, tableText } from './measure.ts'
 import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
 import { sealing } from './sealing.ts'
@@ -18,10 +20,12 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   contracts,
   stages,
   kafka,
+  'kafka-stages': kafkaStages,
+  'kafka-memory': kafkaMemory,
 }
 
 /** Those that no peer is measured in. */
-const ALONE = new Set(['contracts', 'stages', 'kafka'])
+const ALONE = new Set(['contracts', 'stages', 'kafka', 'kafka-stages', 'kafka-memory'])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`
 

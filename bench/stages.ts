@@ -6,7 +6,9 @@ import type { Result, Setting } from './measure.ts'
 import { SLICE } from './world.ts'
 
 /** Functions whose time, with all that they call, belongs to a stage; the innermost of a sample's stack decides. */
-const STAGES: readonly (readonly [string, readonly string[]])[] = [
+export type Stages = readonly (readonly [stage: string, functions: readonly string[]])[]
+
+const STAGES: Stages = [
   ['parse the record', ['format.ts parse']],
   ['hints', ['authenticate.ts checkHints']],
   ['SHA-256 of the body, statement', ['binding.ts encodeStatement']],
@@ -25,8 +27,6 @@ const STAGES: readonly (readonly [string, readonly string[]])[] = [
   ['garbage collection', [' (garbage collector)']],
   ['the rest', ['world.ts admitSlice']],
 ]
-
-const STAGE_OF = new Map(STAGES.flatMap(([stage, names]) => names.map((name) => [name, stage] as const)))
 
 export async function stages({ quick }: Setting): Promise<Result> {
   const milliseconds = quick ? 100 : 8000
@@ -51,15 +51,23 @@ async function profile(perSignature: number, milliseconds: number): Promise<Read
   const { world, slices } = await sealedCase({ suite: ED25519, perSignature, bytes: 1024 })
   const arm = admissionArm('profiled', world, slices)
   await runFor(arm.run, milliseconds / 4)
+  return profileShares(STAGES, () => runFor(arm.run, milliseconds))
+}
+
+/** What share of the time each stage took while `work` ran; what belongs to none is left out. */
+export async function profileShares(
+  stages: Stages,
+  work: () => Promise<void>,
+): Promise<ReadonlyMap<string, number>> {
   const session = new Session()
   session.connect()
   await session.post('Profiler.enable')
   await session.post('Profiler.setSamplingInterval', { interval: 200 })
   await session.post('Profiler.start')
-  await runFor(arm.run, milliseconds)
+  await work()
   const { profile: samples } = await session.post('Profiler.stop')
   session.disconnect()
-  return sharesOf(samples)
+  return sharesOf(stages, samples)
 }
 
 async function runFor(run: () => unknown, milliseconds: number): Promise<void> {
@@ -67,7 +75,13 @@ async function runFor(run: () => unknown, milliseconds: number): Promise<void> {
   while (performance.now() < end) await run()
 }
 
-function sharesOf({ nodes, samples, timeDeltas }: Profiler.Profile): ReadonlyMap<string, number> {
+function sharesOf(
+  stages: Stages,
+  { nodes, samples, timeDeltas }: Profiler.Profile,
+): ReadonlyMap<string, number> {
+  const stageOf = new Map(
+    stages.flatMap(([stage, functions]) => functions.map((name) => [name, stage] as const)),
+  )
   const parents = new Map(
     nodes.flatMap(({ id, children }) => (children ?? []).map((child) => [child, id] as const)),
   )
@@ -77,7 +91,7 @@ function sharesOf({ nodes, samples, timeDeltas }: Profiler.Profile): ReadonlyMap
   for (const [index, sample] of (samples ?? []).entries()) {
     let stage: string | undefined
     for (let id: number | undefined = sample; id !== undefined && stage === undefined; id = parents.get(id))
-      stage = STAGE_OF.get(names.get(id) ?? '')
+      stage = stageOf.get(names.get(id) ?? '')
     if (stage === undefined) continue
     const time = timeDeltas?.[index] ?? 0
     total += time

@@ -218,10 +218,16 @@ function headersOf(raw: unknown, place: string): Header[] {
 /** Java's bytes are signed; unsigned ones, as in AWS's own older examples, mean the same. */
 function headerBytesOf(raw: unknown, place: string): Uint8Array {
   if (!Array.isArray(raw)) throw unexpected(place, 'has a value that is not a list of bytes')
-  return Uint8Array.from(raw, (byte: unknown) => {
-    if (typeof byte === 'number' && Number.isInteger(byte) && byte >= -128 && byte <= 255) return byte
-    throw unexpected(place, 'has a value with a byte that is not a whole number from -128 to 255')
-  })
+  const list: readonly unknown[] = raw
+  const bytes = new Uint8Array(list.length)
+  // Uint8Array.from takes some twenty times as long.
+  for (let index = 0; index < list.length; index++) {
+    const byte = list[index]
+    if (typeof byte !== 'number' || !Number.isInteger(byte) || byte < -128 || byte > 255)
+      throw unexpected(place, 'has a value with a byte that is not a whole number from -128 to 255')
+    bytes[index] = byte
+  }
+  return bytes
 }
 
 function stopped(stops: readonly Stop[]): AggregateError {

@@ -1,0 +1,41 @@
+/** `npm run bench -- kafka`: that it runs, starts and ends a broker of its own, and prints what was asked for. */
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+
+interface Row {
+  readonly slice: number
+  readonly partitions: number
+  readonly eventsPerSecond: number
+  readonly p50: number
+  readonly p99: number
+  readonly ratio: number
+}
+
+/** Beside the shared broker, so that this process must go on while it runs. */
+async function bench(...args: string[]): Promise<{ status: number | null; stdout: string }> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, '../../bench/main.ts'), ...args], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    timeout: 90_000,
+  })
+  let stdout = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+  const status = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { status, stdout }
+}
+
+it('measures slices on a broker of its own beside plain kafkajs, and what TLS costs', async () => {
+  const { status, stdout } = await bench('kafka', '--json', '--quick')
+  expect(status).toBe(0)
+  const { rows, tls }: { rows: Row[]; tls: Record<string, number> } = JSON.parse(stdout)
+  expect(rows.map(({ slice, partitions }) => [slice, partitions])).toEqual([
+    [1, 1],
+    [10, 1],
+  ])
+  for (const { eventsPerSecond, p50, p99, ratio } of rows) {
+    for (const figure of [eventsPerSecond, p50, ratio]) expect(figure).toBeGreaterThan(0)
+    expect(p99).toBeGreaterThanOrEqual(p50)
+  }
+  expect(Object.keys(tls)).toEqual(['plaintext', 'tls', 'costPercent'])
+  for (const figure of [tls['plaintext'], tls['tls']]) expect(figure).toBeGreaterThan(0)
+}, 100_000)
