@@ -65,6 +65,9 @@ describe('a slice', () => {
     expect(await shop.records('orders.fulfilment')).toHaveLength(20)
     expect(await shop.codes()).toEqual([])
     expect(await entries()).toHaveLength(20)
+    // One transaction, and so one segment, for all that comes of a source partition.
+    const sources = new Set(records.map(({ partition }) => partition))
+    expect(await shop.records(AUDIT_TOPIC)).toHaveLength(20 + sources.size)
   })
 
   it('changes nothing when records come again: the same batch, an overlapping one, an older one', async () => {

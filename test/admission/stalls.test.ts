@@ -29,7 +29,7 @@ async function rogue(): Promise<{
     type: string,
     payload: Buffer,
     recordKey: Buffer | null,
-    dataKey: { key: DataKey; wrapped: Uint8Array },
+    dataKey: { key: DataKey; wrapped: Uint8Array; kekId?: string },
   ): Promise<void>
 }> {
   const { iss, audience, keyService, kek, signer } = shop.stack.producer('shop-web')
@@ -50,7 +50,7 @@ async function rogue(): Promise<{
       )
       return { key: new DataKey(dataKey), wrapped }
     },
-    send: async (type, payload, recordKey, { key, wrapped }) => {
+    send: async (type, payload, recordKey, { key, wrapped, kekId = kek.kekId }) => {
       const now = BigInt(Math.floor(Date.now() / 1000))
       const ce = new Map([
         ['id', 'x'],
@@ -70,7 +70,7 @@ async function rogue(): Promise<{
       }
       const place = { channel: 'orders', partition: 0, key: recordKey }
       const [value] = await prove(
-        [sealBody(claims, place, payload, key, { kekId: Buffer.from(kek.kekId), wrapped })],
+        [sealBody(claims, place, payload, key, { kekId: Buffer.from(kekId), wrapped })],
         bound,
       )
       await shop.log.append([
@@ -182,11 +182,31 @@ describe('the gate stays cheap', () => {
       }))
       await handle(gate, await shop.records('orders'))
       await gate.close()
-      // A minute of judging time may end in between.
+      // A minute of judging time may end in between. A key is paid for once, however many records name it.
+      expect(calls).toBeGreaterThanOrEqual(3)
       expect(calls).toBeLessThanOrEqual(6)
       expect((await shop.codes()).length).toBe((12 - calls) * perKey)
     },
   )
+
+  it('takes nothing off the budget for keys at hand, beside one that is new and one under a KEK that nobody gave', async () => {
+    shop = await openShop()
+    const producer = await rogue()
+    const [first, second] = [await producer.newKey(ORDER_TYPE), await producer.newKey(ORDER_TYPE)]
+    const gate = shop.gate((parts) => ({
+      ...parts,
+      settings: { ...parts.settings, limits: { maxSessions: 64, newDataKeysPerMinute: 1 } },
+    }))
+    await producer.send(ORDER_TYPE, ORDER, null, first)
+    await handle(gate, await shop.records('orders'))
+    for (const key of [{ ...first, kekId: 'nobody’s' }, first, second, first])
+      await producer.send(ORDER_TYPE, ORDER, null, key)
+    await handle(gate, (await shop.records('orders')).slice(1))
+    await gate.close()
+    // A minute of judging time may end in between: then the second key is let through.
+    expect((await shop.codes()).filter((code) => code !== 'over-limit')).toEqual(['undecryptable'])
+    expect((await shop.records('orders.analytics')).length).toBeGreaterThanOrEqual(3)
+  })
 
   it('keeps its session, its data keys and its hold of a partition where offsets have gaps, as transactions leave them', async () => {
     shop = await openShop()
