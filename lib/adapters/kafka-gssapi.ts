@@ -7,6 +7,7 @@ import type { AuthenticationProviderArgs } from 'kafkajs'
 import { Outage } from '../errors.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import type { Clock } from '../ports.ts'
+import { oneLine } from './kafka-outage.ts'
 
 /** What is used of `kerberos` 7. Texts are base64. */
 interface Kerberos {
@@ -93,8 +94,7 @@ const kerberosOutage = (code: 'sink-denied' | 'sink-unavailable', what: string, 
 
 /** GSSAPI's own words: they name principals and realms, and are what an operator knows to look for. */
 function explain(error: unknown): Outage {
-  const message = error instanceof Error ? error.message : 'unknown error'
-  const text = message.replace(/[^ -~]+/g, ' ').slice(0, 300)
+  const text = oneLine(error instanceof Error ? error.message : 'unknown error')
   const isAway = /cannot (contact|resolve)/i.test(text)
   return kerberosOutage(isAway ? 'sink-unavailable' : 'sink-denied', text, error)
 }

@@ -47,9 +47,12 @@ function rootOf(error: unknown): Root {
     name: inner.name,
     type: (number !== undefined && UNKNOWN_CODES[number]) || type,
     code: 'code' in inner && typeof inner.code === 'string' ? inner.code : '',
-    message: inner.message,
+    message: oneLine(inner.message),
   }
 }
+
+/** What others say, for a message of ours: one line, printable and not endless. */
+export const oneLine = (text: string): string => text.replace(/[^ -~]+/g, ' ').slice(0, 300)
 
 /** Another has taken over, or the broker ended our transaction: both mean that we are not the holder any more. */
 const FENCED = new Set([

@@ -139,6 +139,15 @@ describe('what Kafka’s errors become', () => {
     )
   })
 
+  it('what a broker says of itself stays one line that can be printed', () => {
+    const told = Object.assign(new Error(`no\n\u001b[2J${'x'.repeat(1000)}`), {
+      type: 'SASL_AUTHENTICATION_FAILED',
+    })
+    const { message } = kafkaOutage(told, operation)
+    expect(message).toMatch(/^[ -~]{1,500}$/)
+    expect(message).toContain('no [2Jxxx')
+  })
+
   it('an outage stays itself, and anything else is one', () => {
     const outage = new Outage('deadline', 'late')
     expect(kafkaOutage(outage, operation)).toBe(outage)
