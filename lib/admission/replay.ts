@@ -4,10 +4,19 @@
  * small and encoded by hand (exactly-once.md §2).
  */
 import { Buffer } from 'node:buffer'
-import { CborError, CborReader, CborWriter, compareBytes, MAJOR } from '../cbor.ts'
+import { CborError, CborReader, CborWriter, MAJOR } from '../cbor.ts'
 import { Outage, Rejection } from '../errors.ts'
-import { digest } from '../envelope/crypto.ts'
 import type { Claims } from '../envelope/format.ts'
+import {
+  DATA_KEY_HASH_BYTES,
+  dataKeyKey,
+  ISSUER_HASH_BYTES,
+  issuerKey,
+  SESSION_HASH_BYTES,
+  sessionKey,
+  typeKey,
+} from './short-names.ts'
+import { ALL_SEEN, isSeen, isTooOld, marked, type Window } from './window.ts'
 
 /** Settable bounds of step 9. */
 export interface IssuerLimits {
@@ -35,15 +44,6 @@ export interface Ruling {
   readonly marks: boolean
 }
 
-/** A window as IPsec has it (RFC 4303 §3.4.3): the highest number, and a bit for it and each of the 63 below. */
-interface Window {
-  readonly highest: bigint
-  /** Bit n: the number `highest` − n has been seen, or would be negative. */
-  readonly seen: bigint
-  /** The latest `exp` of the records marked, seconds. */
-  readonly exp: number
-}
-
 interface Issuer {
   readonly windows: Map<string, Window>
   /** By hash of the event type, in the second of `ReplayState.time`. */
@@ -64,12 +64,7 @@ const NO_DATA_KEYS: DataKeysSeen = { minute: 0, spent: 0, known: new Set() }
 
 const newIssuer = (): Issuer => ({ windows: new Map(), rates: new Map(), dataKeys: NO_DATA_KEYS })
 
-const WINDOW_BITS = 64n
-const ALL_SEEN = (1n << WINDOW_BITS) - 1n
 const FORMAT_VERSION = 2
-const ISSUER_HASH_BYTES = 8
-const SESSION_HASH_BYTES = 10
-const DATA_KEY_HASH_BYTES = 8
 /** Per issuer: beyond it the one that came first is forgotten. */
 const MAX_KNOWN_DATA_KEYS = 128
 /** One asked for again, by a process that does not have it at hand, costs 1: free, it would be a way around the budget. */
@@ -186,7 +181,7 @@ export class ReplayState {
     const issuer = this.#issuerOf(event, this.time) ?? newIssuer()
     const window = liveWindow(issuer, event, this.time)
     // Further below, every copy is refused as too old to tell.
-    if (window !== undefined && window.highest - event.claims.number >= WINDOW_BITS) return
+    if (window !== undefined && isTooOld(window, event.claims.number)) return
     this.#issuers.set(name, issuer)
     this.#mark(issuer, event, this.time)
   }
@@ -267,22 +262,9 @@ export class ReplayState {
     const { session, number, exp, iss } = event.claims
     const name = sessionKey(iss, session)
     const window = liveWindow(issuer, event, t)
-    const latest = Number(exp)
-    if (window === undefined) {
-      issuer.windows.set(name, { highest: number, seen: firstSeen(number), exp: latest })
-      return
-    }
-    const ahead = number - window.highest
-    const known = Math.max(window.exp, latest)
-    if (ahead <= 0n) {
-      issuer.windows.set(name, { highest: window.highest, seen: window.seen | (1n << -ahead), exp: known })
-    } else if (ahead === 1n && window.seen === ALL_SEEN) {
-      issuer.windows.set(name, { highest: number, seen: ALL_SEEN, exp: known })
-    } else {
-      const seen = ahead >= WINDOW_BITS ? 1n : ((window.seen << ahead) | 1n) & ALL_SEEN
-      this.#unseen += leftUnseen(window.seen, ahead)
-      issuer.windows.set(name, { highest: number, seen, exp: known })
-    }
+    const { after, unseen } = marked(window, number, Number(exp))
+    issuer.windows.set(name, after)
+    this.#unseen += unseen
   }
 
   #rate(issuer: Issuer | undefined, event: Claimant, t: number): number {
@@ -336,13 +318,13 @@ function spentInMinute(issuer: Issuer | undefined, t: number): number {
 }
 
 const keyCost = (issuer: Issuer | undefined, askedKey: string): number =>
-  issuer?.dataKeys.known.has(dataKeys.of(askedKey)) === true ? 1 : NEW_KEY_COST
+  issuer?.dataKeys.known.has(dataKeyKey(askedKey)) === true ? 1 : NEW_KEY_COST
 
 /** Once this key has been let through: it is the latest, and paid for. */
 function withKey(issuer: Issuer, askedKey: string, t: number): DataKeysSeen {
   const spent = spentInMinute(issuer, t) + keyCost(issuer, askedKey)
   const known = new Set(issuer.dataKeys.known)
-  const name = dataKeys.of(askedKey)
+  const name = dataKeyKey(askedKey)
   known.delete(name)
   known.add(name)
   for (const first of known) {
@@ -368,68 +350,6 @@ function liveWindows(issuer: Issuer | undefined, t: number): number {
   let live = 0
   if (issuer !== undefined) for (const window of issuer.windows.values()) if (window.exp >= t) live++
   return live
-}
-
-function isSeen(window: Window, number: bigint): boolean {
-  const below = window.highest - number
-  if (below < 0n) return false
-  return below >= WINDOW_BITS || ((window.seen >> below) & 1n) === 1n
-}
-
-/** The map of a session whose first number here is this one: those below it are not seen, those below 0 never missing. */
-function firstSeen(number: bigint): bigint {
-  if (number >= WINDOW_BITS - 1n) return 1n
-  return ((ALL_SEEN >> (number + 1n)) << (number + 1n)) | 1n
-}
-
-/** How many numbers leave a window unseen when it moves on by `ahead`. */
-function leftUnseen(seen: bigint, ahead: bigint): bigint {
-  const leaving = ahead < WINDOW_BITS ? ahead : WINDOW_BITS
-  let unseen = ahead - leaving
-  for (let bit = WINDOW_BITS - leaving; bit < WINDOW_BITS; bit++)
-    if (((seen >> bit) & 1n) === 0n) unseen += 1n
-  return unseen
-}
-
-/** Names are kept as hashes: short, and not to be chosen by a producer so that two of them collide. */
-class Hashes {
-  readonly #prefix: string
-  readonly #bytes: number
-  readonly #known = new Map<string, string>()
-
-  constructor(prefix: string, bytes: number) {
-    this.#prefix = prefix
-    this.#bytes = bytes
-  }
-
-  of(name: string): string {
-    const known = this.#known.get(name)
-    if (known !== undefined) return known
-    const hash = digest(Buffer.from(this.#prefix + name)).toString('latin1', 0, this.#bytes)
-    if (this.#known.size >= MAX_HASHES) this.#known.clear()
-    this.#known.set(name, hash)
-    return hash
-  }
-}
-
-const MAX_HASHES = 4096
-const issuers = new Hashes('iss:', ISSUER_HASH_BYTES)
-const types = new Hashes('type:', ISSUER_HASH_BYTES)
-const sessions = new Hashes('session:', SESSION_HASH_BYTES)
-const dataKeys = new Hashes('data-key:', DATA_KEY_HASH_BYTES)
-
-/** The session that was asked for last: it is asked for five times an event, and mostly the next event's too. */
-let last = { iss: '', session: new Uint8Array(), key: '' }
-
-const issuerKey = (iss: string): string => issuers.of(iss)
-const typeKey = (type: string): string => types.of(type)
-
-function sessionKey(iss: string, session: Uint8Array): string {
-  if (iss !== last.iss || compareBytes(session, last.session) !== 0) {
-    const name = `${Buffer.from(session.buffer, session.byteOffset, session.length).toString('latin1')}:${iss}`
-    last = { iss, session: new Uint8Array(session), key: sessions.of(name) }
-  }
-  return last.key
 }
 
 function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number): ReplayState {
