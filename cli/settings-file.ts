@@ -2,7 +2,7 @@
  * `sealgate.yaml`: the settings of the environment (docs/settings.md) in a file, each by its name there in camelCase, and
  * read as if it stood there: `kafka.sasl.passwordFile` is SEALGATE_KAFKA_SASL_PASSWORD_FILE.
  */
-import { closeSync, fstatSync, openSync, readFileSync, realpathSync, type Stats } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readFileSync, realpathSync, type Stats } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { isMap, isScalar, isSeq, LineCounter, parseDocument, type YAMLMap, type YAMLSeq } from 'yaml'
 import { ConfigError, type Fault } from '../lib/errors.ts'
@@ -30,8 +30,8 @@ const PEM = '-----BEGIN '
 
 /** Reads a settings file. Throws `ConfigError` with all that is wrong with its form, its owner or its permissions. */
 export function readSettingsFile(file: string): readonly GivenSetting[] {
-  const { text, stats } = readOwn(file)
-  const reading = new Reading(file)
+  const { text, stats, folder } = readOwn(file)
+  const reading = new Reading(file, folder)
   reading.read(text)
   if (isReadByOthers(stats)) reading.refuseSecrets()
   if (reading.faults.length > 0) throw new ConfigError(reading.faults)
@@ -45,10 +45,9 @@ class Reading {
   readonly #folder: string
   readonly #lines = new LineCounter()
 
-  constructor(file: string) {
+  constructor(file: string, folder: string) {
     this.#file = file
-    // Where it is and not where a link to it is: whoever made the link has no say in what lies beside it.
-    this.#folder = dirname(realpathSync(file))
+    this.#folder = folder
   }
 
   fault(line: number, what: string, fix: string): void {
@@ -137,11 +136,14 @@ export function isReadByOthers({ uid, mode }: Pick<Stats, 'uid' | 'mode'>): bool
 }
 
 /** Whoever can write it chooses where events and passwords go: it has to be ours or root's, and nobody else's to write. */
-function readOwn(file: string): { readonly text: string; readonly stats: Stats } {
+function readOwn(file: string): { readonly text: string; readonly stats: Stats; readonly folder: string } {
   const refused = (what: string, fix: string): ConfigError => new ConfigError([{ where: file, what, fix }])
   let descriptor: number | undefined
   try {
-    descriptor = openSync(file, 'r')
+    // Where it is and not where a link to it is: whoever made the link has no say in what lies beside the file.
+    const real = realpathSync(file)
+    // A pipe in its place is not waited for.
+    descriptor = openSync(real, constants.O_RDONLY | constants.O_NONBLOCK)
     const stats = fstatSync(descriptor)
     if (!stats.isFile()) throw refused('It is no file.', 'Name a settings file.')
     const own = process.getuid?.()
@@ -154,7 +156,8 @@ function readOwn(file: string): { readonly text: string; readonly stats: Stats }
       throw refused('Others can write it, and so send you anywhere.', `chmod go-w ${file}`)
     if (stats.size > MAX_BYTES)
       throw refused(`It is longer than ${MAX_BYTES} bytes.`, 'Name a settings file.')
-    return { text: new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(descriptor)), stats }
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(descriptor))
+    return { text, stats, folder: dirname(real) }
   } catch (error) {
     if (error instanceof ConfigError) throw error
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'

@@ -2,7 +2,7 @@
  * The settings of commands that work on a cluster: flags before environment before settings file, in one vocabulary, that
  * of the function (docs/settings.md). docs/cli.md is the manual. All faults at once, each where its setting was given.
  */
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, type Stats, statSync } from 'node:fs'
 import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
 import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
@@ -170,6 +170,11 @@ export function readGateSettings(given: Given): GateSettings {
   return settings
 }
 
+const SECRET_FILES = [
+  'SEALGATE_KAFKA_SASL_PASSWORD_FILE',
+  'SEALGATE_KAFKA_SASL_CLIENT_SECRET_FILE',
+  'SEALGATE_KAFKA_SSL_KEY',
+]
 const LOCAL_SERVICE = /^local:./
 const SIGNING_KEY = /^(file:.+|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/
 /** Stands where there were faults, and goes no further. */
@@ -247,8 +252,7 @@ class Reading {
   }
 
   #kafka(): KafkaSinkSettings | undefined {
-    for (const name of ['SEALGATE_KAFKA_SASL_PASSWORD_FILE', 'SEALGATE_KAFKA_SSL_KEY'] as const)
-      this.#refuseOpen(name, this.#reader.optional(name))
+    for (const name of SECRET_FILES) this.#refuseOpen(name, this.#reader.optional(name))
     try {
       return readKafkaEnvironment(functionEnvironment(this.#environment))
     } catch (error) {
@@ -288,7 +292,7 @@ class Reading {
     const name = 'SEALGATE_CONTRACTS'
     const fix = 'Name a folder of contracts, or a bundle (sealgate contracts build).'
     const path = reader.optional(name)
-    if (path === undefined || !statSync(path, { throwIfNoEntry: false })?.isDirectory())
+    if (path === undefined || statOf(path)?.isDirectory() !== true)
       return reader.file(name, fix, loadBundle) ?? NO_CONTRACTS
     try {
       const { files, faults } = checkContracts(await readContracts(path))
@@ -312,7 +316,7 @@ class Reading {
 
   /** As ssh does: a private key or password that others can read is used by nobody who cares. */
   #refuseOpen(name: string, path: string | undefined): void {
-    const stats = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false })
+    const stats = path === undefined ? undefined : statOf(path)
     if (stats !== undefined && isReadByOthers(stats))
       this.#reader.fault(name, `Others can read ${path ?? ''}.`, `chmod 600 ${path ?? ''}`)
   }
@@ -328,6 +332,15 @@ class Reading {
     // What is set nowhere is looked for in the file first.
     if (name === '' || this.#file === undefined || this.#environment[name] !== undefined) return fault
     return { ...fault, where: this.#file, what: `${fileNameOf(name)}: ${fault.what}` }
+  }
+}
+
+/** Undefined where there is no such file; what the system says is not told, since a key itself may stand for a path. */
+function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined
   }
 }
 

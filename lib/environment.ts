@@ -59,10 +59,10 @@ export class Reader {
   /** `a=b,c=d`, where each `b` is as `form` says. */
   pairs(name: string, form: string, value: RegExp = TOPIC): ReadonlyMap<string, string> {
     const pairs = new Map<string, string>()
-    for (const pair of this.optional(name)?.split(',') ?? []) {
+    for (const [index, pair] of (this.optional(name)?.split(',') ?? []).entries()) {
       const [, from = '', to = ''] = /^([A-Za-z0-9._-]{1,249})=([^]*)$/.exec(pair) ?? []
       if (!value.test(to) || pairs.has(from))
-        this.fault(name, `"${pair}" is no pair, or named twice.`, `Set ${form},${form}.`)
+        this.fault(name, `Pair ${index + 1} of it is none, or named twice.`, `Set ${form},${form}.`)
       pairs.set(from, to)
     }
     return pairs
@@ -79,7 +79,7 @@ export class Reader {
       bytes = readFileSync(path)
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-      this.fault(name, `${path} cannot be read (${code}).`, fix)
+      this.fault(name, `${shown(path)} cannot be read (${code}).`, fix)
       return undefined
     }
     try {
@@ -87,11 +87,15 @@ export class Reader {
     } catch (error) {
       // A parser's message may quote what it read, and that may be a key.
       if (error instanceof ConfigError) this.faults.push(...error.faults)
-      else this.fault(name, `${path} is not what belongs there.`, fix)
+      else this.fault(name, `${shown(path)} is not what belongs there.`, fix)
       return undefined
     }
   }
 }
+
+/** A path; what looks like a key put in its place is not told. */
+const shown = (path: string): string =>
+  /^[^{\n]{1,255}$/.test(path) && !path.startsWith('-----') ? path : 'The file that it names'
 
 /** NaN, which every reader refuses, for what is no plain number. */
 export const numberOf = (text: string): number => (/^[0-9]{1,15}$/.test(text) ? Number(text) : NaN)

@@ -1,5 +1,5 @@
 /** Where commands work: flags before environment before sealgate.yaml, and all that is wrong with them at once. */
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -242,7 +242,33 @@ signingKids: { shipping: k-7 }
   })
 })
 
+describe('a secret in the wrong place', () => {
+  it('is not told', async () => {
+    const key = `-----BEGIN PRIVATE KEY-----\n${'secret'.repeat(1000)}`
+    const jwk = '{"kty":"OKP","d":"secret"}'
+    await write(CLUSTER.replace('sasl:', `ssl: { key: ${JSON.stringify(key)} }\n  sasl:`))
+    await withFiles()
+    const environments = [
+      {},
+      { SEALGATE_KAFKA_SSL_KEY: key },
+      { SEALGATE_KAFKA_SASL_PASSWORD_FILE: 'secret'.repeat(10_000) },
+      { SEALGATE_SIGNING_KEYS: `shop-web=${jwk}`, SEALGATE_CONTRACTS: key, SEALGATE_KEY_SERVICE: key },
+      { SEALGATE_CHANNELS: `a=${jwk}`, SEALGATE_ROOTS: jwk },
+    ]
+    for (const environment of environments) {
+      const { out, err, status } = await sealgate(['tail', 'x', '--settings', file], { env: environment })
+      expect(status).toBe(2)
+      expect(out + err, Object.keys(environment).join()).not.toMatch(/secret\b/)
+    }
+  })
+})
+
 describe('a settings file', () => {
+  it('that is a pipe is not waited for', async () => {
+    execFileSync('mkfifo', [file])
+    expect(await faultsOf(() => given())).toEqual([expect.stringContaining('It is no file.')])
+  })
+
   it('names files beside itself, not beside a link to it', async () => {
     await write('directory: directory.jws')
     await mkdir(join(folder, 'elsewhere'))
