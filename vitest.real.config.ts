@@ -1,10 +1,28 @@
-/** Tests against real Kafka: `npm run test:real`. They share a cluster, so one file runs after the other. */
+/**
+ * Tests against real Kafka: `npm run test:real`. All of them on one broker of Kafka 4.3; the transaction protocol and the
+ * faults again on 3.9, which has the old protocol, and on three brokers. One file runs after the other, on a cluster
+ * that they share. `--project kafka-3.9.1` runs one of the three.
+ */
 import { defineConfig } from 'vitest/config'
+
+const FAULTS = ['sink', 'sink-faults', 'faults/rounds']
+
+const on = (name: 'kafka-4.3.1' | 'kafka-3.9.1' | 'three-brokers', files: readonly string[]) => ({
+  extends: true as const,
+  test: {
+    name,
+    include: files.map((file) => `test/real/${file}.test.ts`),
+    globalSetup: ['test/real/stack/setup.ts'],
+  },
+})
 
 export default defineConfig({
   test: {
-    include: ['test/real/**/*.test.ts'],
-    globalSetup: ['test/real/stack/setup.ts'],
+    projects: [
+      on('kafka-4.3.1', ['**/*']),
+      on('kafka-3.9.1', [...FAULTS, 'faults/conditions', 'faults/broker']),
+      on('three-brokers', FAULTS),
+    ],
     fileParallelism: false,
     testTimeout: 60_000,
     hookTimeout: 60_000,

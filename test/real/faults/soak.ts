@@ -5,9 +5,9 @@
  */
 import { parseArgs } from 'node:util'
 import { type RealStack, startStack, withAdmin } from '../stack/stack.ts'
-import { Arena, type Judgement } from './arena.ts'
+import { Arena, type Batch, type Judgement } from './arena.ts'
 import { restartBroker, whole } from './at-work.ts'
-import type { Handler } from './handler.ts'
+import type { Handler, Outcome } from './handler.ts'
 import { areSettled, homeOf, OFFSETS, QUICK_REBALANCE, rotateLeaders, TRANSACTIONS } from './leaders.ts'
 import { RIGHTS, shrink, takeAway } from './refusals.ts'
 
@@ -55,25 +55,25 @@ interface Report {
 /** A load on one arena: one handler at a time, always another after one that died. */
 class Load {
   readonly arena: Arena
+  /** The last that was ready. */
   handler: Handler
+  #batch: Batch = []
   #over = false
 
-  constructor(arena: Arena) {
+  private constructor(arena: Arena, handler: Handler) {
     this.arena = arena
-    this.handler = this.#start()
+    this.handler = handler
+  }
+
+  static async on(arena: Arena): Promise<Load> {
+    return new Load(arena, await start(arena))
   }
 
   /** Until `end`; rejects where an event cannot be brought to its end. */
   async run(): Promise<void> {
-    await this.handler.ready()
     while (!this.#over) {
-      const batch = await this.arena.next()
-      for (;;) {
-        const outcome = await this.arena.deliver(this.handler, batch, ATTEMPTS, EVENT_MS)
-        if (outcome.is !== 'killed') break
-        this.handler = this.#start()
-        await this.handler.ready()
-      }
+      this.#batch = await this.arena.next()
+      while ((await this.#deliver(this.handler)) === 'killed') this.handler = await start(this.arena)
     }
     await this.handler.close()
   }
@@ -82,18 +82,22 @@ class Load {
     this.#over = true
   }
 
-  /** Another that wants the same partitions, for some events. */
+  /** Another that wants the same partitions, and gets what is under way as well. */
   async rival(events: number): Promise<void> {
-    const rival = this.#start()
-    await rival.ready()
-    for (let count = 0; count < events; count++)
-      await this.arena.deliver(rival, await this.arena.next(), ATTEMPTS, EVENT_MS)
+    const rival = await start(this.arena)
+    for (let count = 0; count < events; count++) await this.#deliver(rival)
     await rival.close()
   }
 
-  #start(): Handler {
-    return this.arena.handler({ transactionTimeoutMs: TRANSACTION_MS })
+  async #deliver(handler: Handler): Promise<Outcome['is']> {
+    return (await this.arena.deliver(handler, this.#batch, ATTEMPTS, EVENT_MS)).is
   }
+}
+
+async function start(arena: Arena): Promise<Handler> {
+  const handler = arena.handler({ transactionTimeoutMs: TRANSACTION_MS })
+  await handler.ready()
+  return handler
 }
 
 type Fault = (load: Load, random: () => number) => Promise<void>
@@ -160,7 +164,7 @@ async function lap(
 ): Promise<void> {
   const arena = await Arena.open(stack.connection, FILL)
   try {
-    const load = new Load(arena)
+    const load = await Load.on(arena)
     const until = Date.now() + forMs
     const broken = new AbortController()
     const running = load.run().catch((error: unknown) => {

@@ -1,4 +1,7 @@
-/** Vitest's global set-up: one stack for all files. `STACK_KAFKA` and `STACK_BROKERS` choose another than the usual. */
+/**
+ * Vitest's global set-up: one stack for all files of a project (vitest.real.config.ts). `STACK_KAFKA` and `STACK_BROKERS`
+ * choose another than the project's own.
+ */
 import type { TestProject } from 'vitest/node'
 import { everyMechanism } from './mechanisms.ts'
 import { startStack } from './stack.ts'
@@ -13,13 +16,15 @@ declare module 'vitest' {
 }
 
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const { STACK_KAFKA: kafka = '4.3.1', STACK_BROKERS: brokers = '1' } = process.env
+  const { name } = project
+  const { STACK_KAFKA: kafka = name === 'kafka-3.9.1' ? '3.9.1' : '4.3.1' } = process.env
+  const { STACK_BROKERS: brokers = name === 'three-brokers' ? '3' : '1' } = process.env
   if (kafka !== '4.3.1' && kafka !== '3.9.1') throw new Error(`STACK_KAFKA=${kafka}: use 4.3.1 or 3.9.1`)
   const stack = await startStack({
     version: kafka,
     // Only a single broker takes more listeners.
     ...(brokers === '3' ? { brokers: 3 } : { listeners: (made) => everyMechanism(kafka, made) }),
-    say: (line) => process.stdout.write(`stack: ${line}\n`),
+    say: (line) => process.stdout.write(`${name}: ${line}\n`),
   })
   project.provide('connectionFile', stack.connectionFile)
   project.provide(
