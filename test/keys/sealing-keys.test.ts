@@ -168,6 +168,27 @@ describe('sealing keys', () => {
     expect(service.given.map(isWiped)).toEqual([true, false, false])
   })
 
+  test('a key that comes for a scope pushed out meanwhile, or after the end, is wiped unused', async () => {
+    const { keys, service, clock } = world({ maxScopes: 1 })
+    const held = gate()
+    service.before = () => (service.calls.length === 1 ? held.promise : Promise.resolve())
+    const lend = (type: string): Promise<string> => keys.lend({ ...SCOPE, type }, clock.ms + 1000, idOf)
+    const first = lend('a')
+    const other = await lend('b')
+    held.resolve()
+    const again = await first
+    // In the order in which they came: b’s, a’s that was too late, and a’s own, which pushed b’s out.
+    expect(service.given.map(isWiped)).toEqual([true, true, false])
+    expect(again).not.toBe(other)
+    const late = gate()
+    service.before = () => late.promise
+    const refused = expect(lend('c')).rejects.toThrow(TypeError)
+    keys.close()
+    late.resolve()
+    await refused
+    expect(service.given.map(isWiped)).toEqual([true, true, true, true])
+  })
+
   test('bounds beyond those of the wire format are refused', () => {
     expect(() => world({ maxUses: 2 ** 32 + 1 })).toThrow(TypeError)
     expect(() => world({ maxUses: NaN })).toThrow(TypeError)
