@@ -7,6 +7,7 @@ import type { Coordinator, CoordinatorQuery, FetchedPartition } from 'kafkajs/sr
 import Cluster from 'kafkajs/src/cluster/index.js'
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
 import kafkajs from 'kafkajs/package.json' with { type: 'json' }
+import { isBusy } from './kafka-outage.ts'
 import { repairProduce } from './kafka-produce.ts'
 
 const REPAIRED_VERSION = '2.2.4'
@@ -52,7 +53,8 @@ function repairCoordinators(): void {
       try {
         return await request()
       } catch (error) {
-        nodes.delete(name)
+        // Busy with the transaction before is no sign that it has moved.
+        if (!isBusy(error)) nodes.delete(name)
         throw error
       }
     }
