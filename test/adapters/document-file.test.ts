@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { documentFile } from '../../lib/adapters/document-file.ts'
+import { documentStoreContract } from '../contract-suites/document-store.ts'
 import { manualClock } from '../keys/fixtures.ts'
 
 let folder: string
@@ -36,4 +37,17 @@ describe('a document in a file', () => {
     await expect(source.read(undefined, clock.ms + 1000)).rejects.toThrow('larger')
     await expect(source.read(undefined, clock.ms)).rejects.toMatchObject(outage)
   })
+})
+
+documentStoreContract('a file', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'sealgate-documents-'))
+  let made = 0
+  return {
+    newPlace: () => {
+      const path = join(root, `${made++}.jws`)
+      const clock = { now: () => Date.now() }
+      return Promise.resolve(() => documentFile({ path, outage: 'directory-unavailable', clock }))
+    },
+    end: () => rm(root, { recursive: true }),
+  }
 })
