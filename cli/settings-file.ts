@@ -23,6 +23,8 @@ const NAME = /^[a-z][A-Za-z0-9]{0,63}$/
 /** Settings that name a file or folder: in a settings file, from its own folder on. */
 const PATHS =
   /^SEALGATE_(LOCAL|CONTRACTS|DIRECTORY|ROOTS|PSEUDONYMS|KAFKA_\w+_FILE|KAFKA_SSL_(CA|CERT|KEY)|KAFKA_SASL_TOKEN_CA)$/
+/** Of something that is no file here: an ARN, a URL. */
+const ADDRESS = /^[a-z][a-z0-9+.-]*:/
 const PREFIXED_PATH = /^(file|local):(?!\/)/
 /** What nobody else may read. */
 const SECRET = /_(PASSWORD|CLIENT_SECRET)$/
@@ -120,7 +122,7 @@ class Reading {
   /** A path as seen from the settings file's own folder; any other value as it stands. */
   #located(name: string, value: string): string {
     const folder = this.#folder
-    if (PATHS.test(name) && !value.includes(PEM) && !value.startsWith('arn:')) return resolve(folder, value)
+    if (PATHS.test(name) && !value.includes(PEM) && !ADDRESS.test(value)) return resolve(folder, value)
     const prefix = PREFIXED_PATH.exec(value)?.[0]
     return prefix === undefined ? value : prefix + resolve(folder, value.slice(prefix.length))
   }

@@ -100,12 +100,16 @@ describe('sealgate.yaml', () => {
   it('holds the settings of the environment by their names in camelCase, files from its own folder on', async () => {
     await write(`local: stack
 contracts: /elsewhere
+directory: s3://bucket/key
+roots: ../roots.json
 signingKeys: { shop-web: file:web.jwk, other: "arn:aws:kms:x" }
 kafka: { sasl: { passwordFile: secret }, ssl: { ca: ca.pem }, requestTimeoutMs: 5000, insecurePlaintext: true }`)
     const texts = readSettingsFile(file).map(({ name, text }) => [name, text])
     expect(Object.fromEntries(texts)).toEqual({
       SEALGATE_LOCAL: join(folder, 'stack'),
       SEALGATE_CONTRACTS: '/elsewhere',
+      SEALGATE_DIRECTORY: 's3://bucket/key',
+      SEALGATE_ROOTS: join(folder, '..', 'roots.json'),
       SEALGATE_SIGNING_KEYS: `shop-web=file:${join(folder, 'web.jwk')},other=arn:aws:kms:x`,
       SEALGATE_KAFKA_SASL_PASSWORD_FILE: join(folder, 'secret'),
       SEALGATE_KAFKA_SSL_CA: join(folder, 'ca.pem'),
