@@ -17,8 +17,8 @@ export async function auditTrustOf(parts: IngestParts, deadline: number): Promis
     deployment,
     keyOf: (kid) => {
       const row = snapshot.signingKey(kid)
-      if (row?.iss !== name || (row.state !== 'active' && row.state !== 'deactivated')) return undefined
-      return row.key
+      const isSound = row?.compromisedAt === null && (row.state === 'active' || row.state === 'deactivated')
+      return row?.iss === name && isSound ? row.key : undefined
     },
   }
 }

@@ -13,7 +13,7 @@ import { auditSource } from '../../lib/local/audit-source.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import { polledLog } from '../../lib/local/poller.ts'
 import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
-import type { SourceRecord } from '../../lib/ports.ts'
+import type { RecordReader, SourceRecord } from '../../lib/ports.ts'
 import { ORDER_CONTRACT, ORDER_TYPE, type Shop } from '../shop.ts'
 
 /** A contract of its own on the same channel, for a type that the gate does not know at first. */
@@ -57,18 +57,34 @@ export interface Redriven extends RedriveReport {
   readonly counts: Readonly<Record<string, number>>
 }
 
+export interface Around {
+  readonly signal?: AbortSignal
+  readonly change?: (parts: IngestParts) => IngestParts
+  /** What the reader finds. */
+  readonly seen?: (record: SourceRecord) => boolean
+}
+
 export async function redriven(
   shop: Shop,
   order: Partial<RedriveOrder> = {},
-  around: { readonly signal?: AbortSignal; readonly change?: (parts: IngestParts) => IngestParts } = {},
+  around: Around = {},
 ): Promise<Redriven> {
   const outcomes: RedriveOutcome[] = []
   const parts = shop.stack.gateParts()
+  const { seen = () => true } = around
+  const log = polledLog(shop.log)
+  const reader: RecordReader = {
+    ...log,
+    fetch: async (...call) => {
+      const page = await log.fetch(...call)
+      return { ...page, records: page.records.filter(seen) }
+    },
+  }
   const report = await redrive(
     { dryRun: false, acceptExpired: new Set(), by: null, reason: null, ...order },
     {
       ingest: around.change?.(parts) ?? parts,
-      reader: polledLog(shop.log),
+      reader,
       positions: createLocalPositions(shop.log, parts.settings),
     },
     { outcome: (outcome) => void outcomes.push(outcome) },

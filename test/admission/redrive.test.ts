@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { parseEntry } from '../../lib/audit/entry.ts'
 import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
+import type { IngestParts } from '../../lib/admission/slice.ts'
+import { type SigningKeyRow, snapshotFrom } from '../../lib/keys/directory.ts'
 import type { Header, SourceRecord } from '../../lib/ports.ts'
 import { ORDER_CONTRACT, openShop, type Shop } from '../shop.ts'
 import { handle, redriven, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
@@ -108,16 +110,92 @@ describe('a redrive', () => {
     if (first === undefined || second === undefined) throw new Error('no records')
     const altered = Buffer.from(second.value ?? [])
     altered[altered.length - 1] = (altered.at(-1) ?? 0) ^ 1
+    const undecided = (await send(shop, upTo(8).map(refund))).find(
+      ({ partition, offset }) => partition === first.partition && offset > 1n,
+    )
+    if (undecided === undefined) throw new Error('no record')
     await shop.log.append([
       { ...first, partition: 1 - first.partition },
       { ...first, partition: first.partition },
       { ...first, key: text('another') },
       { ...second, value: altered },
       { ...first, headers: second.headers },
+      // Good by itself, and never rejected: it borrows the place, and the time, of one that was.
+      { ...undecided, topic: QUARANTINE_TOPIC, headers: [...undecided.headers, ...first.headers.slice(-5)] },
     ])
     const { counts } = await redriven(shop)
-    expect(counts['admitted']).toBe(2)
+    expect([counts['admitted'], counts['skipped unproven']]).toEqual([2, 3])
     expect(await totals(shop)).toEqual([0, 1])
+  })
+
+  it('asks that a key was good when the gate first decided, as the audit has it', async () => {
+    await refused(4)
+    const [, first] = await entries()
+    const decided = Math.floor((first?.timeMs ?? 0) / 1000)
+    const keyIs = (row: Partial<SigningKeyRow>) => (parts: IngestParts) => ({
+      ...parts,
+      directory: {
+        snapshot: async (deadline: number) => {
+          const { snapshot, fresh } = await parts.directory.snapshot(deadline)
+          const signingKeys = snapshot.signingKeys.map((key) =>
+            key.iss === 'shop-web' ? { ...key, ...row } : key,
+          )
+          return { snapshot: snapshotFrom({ ...snapshot, signingKeys }), fresh }
+        },
+        onKeksChanged: () => undefined,
+      },
+    })
+    await new Promise((resolve) => setTimeout(resolve, 1100))
+    for (const bad of [
+      { state: 'compromised', compromisedAt: decided },
+      { state: 'deactivated', notAfter: decided - 1 },
+      { state: 'suspended' },
+    ] as const)
+      expect((await redriven(shop, { dryRun: true }, { change: keyIs(bad) })).counts).toEqual({
+        'rejected key-not-valid': 4,
+      })
+    const rotated = keyIs({ state: 'deactivated', notAfter: decided + 1, compromisedAt: decided + 2 })
+    expect((await redriven(shop, {}, { change: rotated })).counts).toEqual({ admitted: 4 })
+  })
+
+  it('lets in nothing again where somebody has taken from the audit that it was let in', async () => {
+    await refused(6)
+    expect((await redriven(shop)).counts).toEqual({ admitted: 6 })
+    const isControl = ({ topic, key }: SourceRecord): boolean =>
+      topic === AUDIT_TOPIC &&
+      Buffer.from(key ?? [])
+        .toString()
+        .startsWith('_control')
+    const isEntry = ({ value }: SourceRecord): boolean => value?.[0] === 0x7b
+    const noEntries = await redriven(shop, {}, { seen: (record) => !(isControl(record) && isEntry(record)) })
+    expect(noEntries.counts).toEqual({ 'skipped unproven': 6 })
+    // So that it does not wait for what is never to come.
+    let leapMs = 0
+    const hasty = (parts: IngestParts): IngestParts => ({
+      ...parts,
+      clock: { now: () => Date.now() + (leapMs += 500) },
+    })
+    const cut = await redriven(shop, {}, { seen: (record) => !isControl(record), change: hasty })
+    expect(cut.stops.map(({ outage }) => outage.code)).toEqual(['position-damaged', 'position-damaged'])
+    expect(await totals(shop)).toEqual(upTo(6))
+  })
+
+  it('proves nothing by an audit that was altered, or that another key has signed', async () => {
+    await refused(3)
+    const hides = (record: SourceRecord): boolean =>
+      record.topic !== AUDIT_TOPIC || record.value?.[0] !== 0x7b
+    expect((await redriven(shop, {}, { seen: hides })).counts).toEqual({ 'skipped unproven': 3 })
+    const other = (parts: IngestParts): IngestParts => ({
+      ...parts,
+      settings: { ...parts.settings, deployment: 'other' },
+    })
+    let leapMs = 0
+    const hasty = (parts: IngestParts): IngestParts => ({
+      ...other(parts),
+      clock: { now: () => Date.now() + (leapMs += 500) },
+    })
+    expect((await redriven(shop, {}, { change: hasty })).counts).toEqual({})
+    expect(await totals(shop)).toEqual([])
   })
 
   it('asks for nothing but what the order names, and keeps the rest for another day', async () => {
