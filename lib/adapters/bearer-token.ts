@@ -3,9 +3,9 @@ import { request } from 'node:https'
 import { Outage } from '../errors.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import type { Clock } from '../ports.ts'
-import { type CredentialsSource, textOf } from './kafka-credentials.ts'
+import { type Credentials, textOf } from './kafka-credentials.ts'
 import type { TokenEndpoint } from './kafka-settings.ts'
-import { type Copy, Renewable } from './renewable.ts'
+import { type Copy, Renewable, type Source } from './renewable.ts'
 
 /** Of a token's life; then another is got while this one still serves. */
 const FRESH_PART = 0.8
@@ -18,7 +18,7 @@ const TOKEN = /^[A-Za-z0-9._~+/-]{1,32768}=*$/
 /** By the client-credentials grant (RFC 6749 §4.4) over HTTPS, the credentials in the Authorization header (§2.3.1). */
 export function endpointToken(
   endpoint: TokenEndpoint,
-  credentials: CredentialsSource,
+  credentials: Source<Credentials>,
   clock: Clock,
 ): Renewable<string> {
   const ask = async (deadline: number): Promise<Copy<string>> => {

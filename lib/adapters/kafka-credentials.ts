@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { Outage } from '../errors.ts'
 import type { Clock, SecretStore } from '../ports.ts'
-import type { KafkaLogin, KafkaText } from './kafka-settings.ts'
-import { Renewable } from './renewable.ts'
+import { codeOf, type KafkaLogin, type KafkaText } from './kafka-settings.ts'
+import { Renewable, type Source } from './renewable.ts'
 
 /** A secret's change is seen after so long, or at once where the old one is refused. */
 const SECRET_MAX_AGE_MS = 60_000
@@ -13,20 +13,16 @@ export interface Credentials {
   readonly secret: string
 }
 
-/** Credentials of a login, kept up to date. */
-export interface CredentialsSource {
-  current(deadline: number): Promise<Credentials>
-  /** After a refusal: whether there are others now. Never rejects. */
-  isRenewed(refused: Credentials, deadline: number): Promise<boolean>
-}
-
-/** @param names of the two fields, in the settings as in a secret */
+/**
+ * Credentials of a login, kept up to date.
+ * @param names of the two fields, in the settings as in a secret
+ */
 export function credentialsOf(
   login: KafkaLogin,
   names: { readonly name: string; readonly secret: string },
   secrets: SecretStore,
   clock: Clock,
-): CredentialsSource {
+): Source<Credentials> {
   if ('arn' in login)
     return keptSecret(secrets, login.arn, clock, (fields) => {
       const name = fields.get(names.name)
@@ -34,20 +30,19 @@ export function credentialsOf(
       if (name === undefined || secret === undefined) throw new TypeError(`${names.name} and ${names.secret}`)
       return { name, secret }
     })
-  const read = (): Credentials => {
+  const current = async (): Promise<Credentials> => {
     const text = textOf(login.secret, `sasl.${names.secret}File`)
     // Editors end a file with a line feed; no password does.
-    return { name: login.name, secret: 'file' in login.secret ? text.replace(/\r?\n$/, '') : text }
+    const secret = 'file' in login.secret ? text.replace(/\r?\n$/, '') : text
+    return Promise.resolve({ name: login.name, secret })
   }
   return {
-    current: (): Promise<Credentials> => Promise.resolve().then(read),
+    current,
     isRenewed: (refused) =>
-      Promise.resolve()
-        .then(read)
-        .then(
-          ({ secret }) => secret !== refused.secret,
-          () => false,
-        ),
+      current().then(
+        ({ secret }) => secret !== refused.secret,
+        () => false,
+      ),
   }
 }
 
@@ -57,8 +52,7 @@ export function textOf(text: KafkaText, name: string): string {
   try {
     return readFileSync(text.file, 'utf8')
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-    throw unusable(`the file of ${name} cannot be read (${code})`, 'Put it back.')
+    throw unusable(`the file of ${name} cannot be read (${codeOf(error)})`, 'Put it back.')
   }
 }
 

@@ -8,6 +8,7 @@ import { endpointToken, iamToken } from './bearer-token.ts'
 import { credentialsOf } from './kafka-credentials.ts'
 import { authenticateByKerberos, sized } from './kafka-gssapi.ts'
 import type { KafkaSasl, PasswordMechanism } from './kafka-settings.ts'
+import type { Source } from './renewable.ts'
 
 export interface SaslOptions {
   readonly secrets: SecretStore
@@ -58,12 +59,6 @@ const PASSWORD_PROVIDERS: Readonly<Record<PasswordMechanism, typeof plain>> = {
   plain,
   'scram-sha-256': scram256,
   'scram-sha-512': scram512,
-}
-
-/** What is proven with, and whether a refused one has been replaced. */
-interface Source<T> {
-  current(deadline: number): Promise<T>
-  isRenewed(refused: T, deadline: number): Promise<boolean>
 }
 
 function renewing<T>(

@@ -390,5 +390,6 @@ class Reader {
 
 const PEM = '-----BEGIN '
 
-const codeOf = (error: unknown): string =>
+/** Node's own, where an error has one. */
+export const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error ? String(error.code) : 'unknown'

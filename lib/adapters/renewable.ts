@@ -1,6 +1,13 @@
 /** Something read from elsewhere that is good for a while: a secret, a token. */
 import type { Clock } from '../ports.ts'
 
+/** What to prove something with, and whether what was refused has been replaced. */
+export interface Source<T> {
+  current(deadline: number): Promise<T>
+  /** After a refusal: whether there is another now. Never rejects. */
+  isRenewed(refused: T, deadline: number): Promise<boolean>
+}
+
 export interface Copy<T> {
   readonly value: T
   /** Two copies of one version are the same. */
@@ -15,7 +22,7 @@ const MIN_AGE_MS = 5000
 /** Nor while a copy serves where reading has just failed: who does not answer would make each connection wait. */
 const RETRY_MS = 10_000
 
-export class Renewable<T> {
+export class Renewable<T> implements Source<T> {
   readonly #read: (deadline: number) => Promise<Copy<T>>
   readonly #clock: Clock
   #copy: Copy<T> | undefined
@@ -51,7 +58,6 @@ export class Renewable<T> {
     return this.#copy?.value
   }
 
-  /** `refused` was not taken: whether there is another now. Never rejects. */
   async isRenewed(refused: T, deadline: number): Promise<boolean> {
     const copy = this.#copy
     if (copy === undefined || copy.value !== refused) return copy !== undefined

@@ -99,6 +99,17 @@ describe.each(['plain', 'scram-sha-256', 'scram-sha-512'])('SASL %s', (mechanism
     await refused('MANY', { ...user, SASL_USERNAME: 'nobody', SASL_PASSWORD: 'planted-secret' }, line)
   })
 
+  it('tries no more often where a partition is taken over', async () => {
+    const sasl = { mechanism, username: 'gate', password: 'planted-secret' }
+    const [code, connections] = await counted('MANY', async (address) => {
+      const sink = createKafkaSink(settings({ brokers: [address], sasl }), { now: () => Date.now() })
+      const error = await sink.open({ topic, partition: 0 }, soon()).catch((reason: unknown) => reason)
+      await sink.close()
+      return error instanceof Outage ? error.code : error
+    })
+    expect([code, connections]).toEqual(['sink-denied', 1])
+  })
+
   it('asks one broker of many where it reads a cluster, since one refusal speaks for all', async () => {
     const sasl = { mechanism, username: 'gate', password: 'planted-secret' }
     const [code, connections] = await counted('MANY', async (address) => {
