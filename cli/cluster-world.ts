@@ -1,6 +1,6 @@
 /** Topics of a Kafka cluster as commands work on them. */
 import { directorySigner } from '../lib/adapters/directory-signer.ts'
-import { documentFile } from '../lib/adapters/document-file.ts'
+import { openDocument } from '../lib/adapters/document-place.ts'
 import { createKafkaAppender } from '../lib/adapters/kafka-appender.ts'
 import { createKafkaSink } from '../lib/adapters/kafka.ts'
 import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
@@ -80,8 +80,8 @@ function topicsOf({ kafka, channels, directory, auditTopic, quarantineTopic }: T
   }
 }
 
-function directoryOf({ path, roots }: DirectorySettings): Directory {
-  const source = documentFile({ path, outage: 'directory-unavailable', clock })
+function directoryOf({ directory, roots }: DirectorySettings): Directory {
+  const source = openDocument(directory, { outage: 'directory-unavailable', clock })
   return createDirectory({ source, roots, clock })
 }
 

@@ -22,7 +22,7 @@ const KAFKA = 'kafka'
 const NAME = /^[a-z][A-Za-z0-9]{0,63}$/
 /** Settings that name a file or folder: in a settings file, from its own folder on. */
 const PATHS =
-  /^SEALGATE_(LOCAL|CONTRACTS|DIRECTORY|ROOTS|PSEUDONYMS|KAFKA_\w+_FILE|KAFKA_SSL_(CA|CERT|KEY)|KAFKA_SASL_TOKEN_CA)$/
+  /^SEALGATE_(LOCAL|CONTRACTS|DIRECTORY|DIRECTORY_CA|ROOTS|PSEUDONYMS|KAFKA_\w+_FILE|KAFKA_SSL_(CA|CERT|KEY)|KAFKA_SASL_TOKEN_CA)$/
 /** Of something that is no file here: an ARN, a URL. */
 const ADDRESS = /^[a-z][a-z0-9+.-]*:/
 const PREFIXED_PATH = /^(file|local):(?!\/)/

@@ -9,7 +9,6 @@ import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
 import type { Contracts } from '../lib/contract/contract.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import { topicFaults } from '../lib/contract/topics.ts'
-import type { PublicKey } from '../lib/envelope/crypto.ts'
 import { Reader } from '../lib/environment.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import {
@@ -17,8 +16,9 @@ import {
   privateKeyOf,
   readKafkaEnvironment,
   readSettings,
-  rootsOf,
+  readTrust,
   type SigningSettings,
+  type TrustSettings,
 } from '../lib/settings.ts'
 import { fileNameOf, type GivenSetting, isReadByOthers, readSettingsFile } from './settings-file.ts'
 
@@ -53,11 +53,14 @@ export interface TopicSettings {
 }
 
 /** Who may say what: the gateway's name, and the signed key directory. */
-export interface DirectorySettings {
+export interface DirectorySettings extends TrustSettings {
   readonly gateway: string
-  /** The directory document's file. */
-  readonly path: string
-  readonly roots: readonly PublicKey[]
+}
+
+/** The key directory as it is looked at and changed. */
+export interface KeySettings extends TrustSettings {
+  /** What signs the directory; undefined where it is only looked at. */
+  readonly rootKey: SigningSettings | undefined
 }
 
 /** What sealing and opening need besides. */
@@ -84,7 +87,10 @@ export const SETTINGS_FILE = 'sealgate.yaml'
 const DEFAULT_FOLDER = '.sealgate'
 
 /** Those of the command line alone: the function neither has nor knows them. */
-const OWN = ['SEALGATE_KEY_SERVICE', 'SEALGATE_SIGNING_KEYS', 'SEALGATE_SIGNING_KIDS', 'SEALGATE_KEK_IDS']
+const OWN = [
+  ...['SEALGATE_KEY_SERVICE', 'SEALGATE_SIGNING_KEYS', 'SEALGATE_SIGNING_KIDS', 'SEALGATE_KEK_IDS'],
+  'SEALGATE_ROOT_KEY',
+]
 
 /** An environment as the function would have it. */
 export function functionEnvironment(environment: Environment): Environment {
@@ -130,11 +136,13 @@ export function choosePlace(
     if (all.has(BROKERS)) throw beside(`${inFile.place?.where ?? ''}: local`, 'kafka.brokers')
     return { folder: inFile.text }
   }
-  if (path === undefined && !all.has(BROKERS)) return { folder: DEFAULT_FOLDER }
+  if (path === undefined && !all.has(BROKERS) && !all.has(DIRECTORY)) return { folder: DEFAULT_FOLDER }
   return { cluster: { settings: [...all.values()], environment, file: path } }
 }
 
 const BROKERS = 'SEALGATE_KAFKA_BROKERS'
+/** Of a cluster too: commands on the key directory need no brokers. */
+const DIRECTORY = 'SEALGATE_DIRECTORY'
 /** Where the environment has one of these, the file's others do not stand beside it. */
 const ALTERNATIVES = [
   ['SEALGATE_KAFKA_SASL_PASSWORD', 'SEALGATE_KAFKA_SASL_PASSWORD_FILE', 'SEALGATE_KAFKA_SASL_SECRET'],
@@ -175,6 +183,14 @@ const SECRET_FILES = [
   'SEALGATE_KAFKA_SASL_CLIENT_SECRET_FILE',
   'SEALGATE_KAFKA_SSL_KEY',
 ]
+/** Settings of commands on the key directory itself. */
+export function readKeySettings(given: Given, needsRootKey: boolean): KeySettings {
+  const reading = new Reading(given)
+  const settings = reading.keys(needsRootKey)
+  reading.finish()
+  return settings
+}
+
 const LOCAL_SERVICE = /^local:./
 const SIGNING_KEY = /^(file:.+|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/
 /** Stands where there were faults, and goes no further. */
@@ -240,7 +256,9 @@ class Reading {
       contracts,
       topics: outputs,
       keyServiceFolder: this.#keyServiceFolder(),
-      signing: new Map(Array.from(keys, ([iss, key]) => [iss, this.#signing(key, kids.get(iss))])),
+      signing: new Map(
+        Array.from(keys, ([iss, key]) => [iss, this.#signing('SEALGATE_SIGNING_KEYS', key, kids.get(iss))]),
+      ),
       kekIds: reader.pairs('SEALGATE_KEK_IDS', 'issuer=kekId'),
     }
   }
@@ -271,19 +289,27 @@ class Reading {
     return service.slice('local:'.length)
   }
 
+  /** With `needsRootKey`, what signs must be set. */
+  keys(needsRootKey: boolean): KeySettings {
+    this.#reader.refuseUnverified()
+    const name = 'SEALGATE_ROOT_KEY'
+    const fix = 'Name the ARN of a KMS key, or file:PATH of a private JWK.'
+    const text = needsRootKey ? this.#reader.text(name, fix) : ''
+    if (text !== '' && !SIGNING_KEY.test(text)) this.#reader.fault(name, 'It is no such key.', fix)
+    const rootKey = SIGNING_KEY.test(text) ? this.#signing(name, text, undefined) : undefined
+    return { ...readTrust(this.#reader), rootKey }
+  }
+
   #directory(): DirectorySettings {
     const reader = this.#reader
-    const documentFix = "Name the key directory's file."
-    return {
+    const settings = {
       gateway: reader.text('SEALGATE_NAME', "Set the gateway's name."),
-      path: reader.file('SEALGATE_DIRECTORY', documentFix, () => reader.optional('SEALGATE_DIRECTORY')) ?? '',
-      roots:
-        reader.file(
-          'SEALGATE_ROOTS',
-          'Name a file with the public JWK of the root, or a list of two.',
-          rootsOf,
-        ) ?? [],
+      ...readTrust(reader),
     }
+    const { directory } = settings
+    if (directory.kind === 'file' && directory.path !== '')
+      reader.read('SEALGATE_DIRECTORY', directory.path, "Name the key directory's file.", () => undefined)
+    return settings
   }
 
   /** A bundle, or the folder of files that one is built from. */
@@ -305,8 +331,7 @@ class Reading {
     }
   }
 
-  #signing(value: string, kid: string | undefined): SigningSettings {
-    const name = 'SEALGATE_SIGNING_KEYS'
+  #signing(name: string, value: string, kid: string | undefined): SigningSettings {
     if (!value.startsWith('file:')) return { arn: value, kid }
     const path = value.slice('file:'.length)
     this.#refuseOpen(name, path)

@@ -6,7 +6,7 @@ import middy from '@middy/core'
 import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { digest } from '../lib/envelope/crypto.ts'
 import { Outage } from '../lib/errors.ts'
-import { documentFile } from '../lib/adapters/document-file.ts'
+import { openDocument } from '../lib/adapters/document-place.ts'
 import type { Directory } from '../lib/keys/directory.ts'
 import { createDirectory } from '../lib/keys/directory-reader.ts'
 import { jwksOf, publishedKey } from '../lib/keys/jwks.ts'
@@ -102,7 +102,7 @@ function isMatch(ifNoneMatch: string, etag: string): boolean {
 const clock = { now: () => Date.now() }
 
 function openDirectory({ directory, roots }: TrustSettings): Directory {
-  const source = documentFile({ path: directory, outage: 'directory-unavailable', clock })
+  const source = openDocument(directory, { outage: 'directory-unavailable', clock })
   return createDirectory({ source, roots, clock })
 }
 

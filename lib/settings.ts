@@ -1,4 +1,5 @@
 /** What a function is told by its environment: read strictly, with every fault named at once (docs/settings.md). */
+import { type DocumentPlace, documentPlace } from './adapters/document-place.ts'
 import type { AnswerMode } from './adapters/msk-event.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-settings.ts'
 import { SECRET_ARN } from './adapters/secrets-manager.ts'
@@ -43,8 +44,8 @@ export interface ClusterSettings extends TrustSettings {
 
 /** Whose keys count. */
 export interface TrustSettings {
-  /** The key directory's file. */
-  readonly directory: string
+  /** Where the key directory is kept. */
+  readonly directory: DocumentPlace
   readonly roots: readonly PublicKey[]
 }
 
@@ -72,7 +73,7 @@ const KAFKA_TIMES = [
 ] as const
 const ALWAYS = ['SEALGATE_FAILURE_MODE']
 const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
-const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_ROOTS']
+const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS']
 const CLUSTER = [
   ...TRUST,
   ...[
@@ -149,12 +150,24 @@ export function readKeysSettings(environment: Environment): TrustSettings {
   return trust
 }
 
-function readTrust(reader: Reader): TrustSettings {
+/** The same of an environment that has other settings too; faults are left to the reader. */
+export function readTrust(reader: Reader): TrustSettings {
   const fix = 'Name a file with the public JWK of the root, or a list of two.'
-  return {
-    directory: reader.text('SEALGATE_DIRECTORY', "Name the key directory's file."),
-    roots: reader.file('SEALGATE_ROOTS', fix, rootsOf) ?? [],
+  return { directory: readPlace(reader), roots: reader.file('SEALGATE_ROOTS', fix, rootsOf) ?? [] }
+}
+
+function readPlace(reader: Reader): DocumentPlace {
+  const name = 'SEALGATE_DIRECTORY'
+  const fix =
+    'Name the key directory: a file, s3://bucket/key, an https address, or an ARN of Secrets Manager.'
+  const text = reader.text(name, fix)
+  try {
+    if (text !== '') return documentPlace(text, reader.optional('SEALGATE_DIRECTORY_CA'))
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    reader.fault(name, error.message, fix)
   }
+  return { kind: 'file', path: '' }
 }
 
 function readCluster(reader: Reader, environment: Environment): Omit<ClusterSettings, 'answerMode'> {

@@ -1,4 +1,4 @@
-/** What the gate works with between topics of a Kafka cluster, with keys in AWS KMS and documents in files. */
+/** What the gate works with between topics of a Kafka cluster, with keys in AWS KMS. */
 import type { IngestParts } from '../admission/slice.ts'
 import { Outage } from '../errors.ts'
 import { createDataKeys } from '../keys/data-keys.ts'
@@ -10,6 +10,7 @@ import type { Clock, SecretStore } from '../ports.ts'
 import type { ClusterSettings } from '../settings.ts'
 import { directorySigner } from './directory-signer.ts'
 import { documentFile } from './document-file.ts'
+import { openDocument } from './document-place.ts'
 import { createKafkaSink } from './kafka.ts'
 import { kmsKeyService } from './kms.ts'
 import { Renewable } from './renewable.ts'
@@ -25,7 +26,7 @@ export async function openCluster(
 ): Promise<{ readonly parts: IngestParts; readonly close: () => Promise<void> }> {
   const { name, contracts, channels, topics, kafka, kekId, maxLifeSeconds } = settings
   const clock: Clock = { now: () => Date.now() }
-  const source = documentFile({ path: settings.directory, outage: 'directory-unavailable', clock })
+  const source = openDocument(settings.directory, { outage: 'directory-unavailable', clock })
   const directory = createDirectory({ source, roots: settings.roots, clock })
   const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
   const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }

@@ -230,7 +230,10 @@ signingKids: { shipping: k-7 }
     await write(text)
     const settings = await readEventSettings(given())
     expect(settings.contracts.all).toHaveLength(1)
-    expect(settings.directory).toMatchObject({ gateway: 'gateway', path: join(folder, 'directory.jws') })
+    expect(settings.directory).toMatchObject({
+      gateway: 'gateway',
+      directory: { kind: 'file', path: join(folder, 'directory.jws') },
+    })
     expect(settings.directory.roots).toHaveLength(1)
     expect(settings.keyServiceFolder).toBeUndefined()
     expect(Object.keys(settings.signing.get('shop-web') ?? {})).toEqual(['key'])

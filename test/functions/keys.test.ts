@@ -224,7 +224,7 @@ describe('the function of public keys', () => {
     await writeFile(roots, JSON.stringify(exportPublicJwk(root.publicKey)))
     const directory = join(folder, 'directory.jws')
     expect(readKeysSettings({ SEALGATE_DIRECTORY: directory, SEALGATE_ROOTS: roots })).toMatchObject({
-      directory,
+      directory: { kind: 'file', path: directory },
     })
     await writeFile(roots, JSON.stringify(exportPrivateJwk(root.privateKey)))
     const wrong = { SEALGATE_ROOTS: roots, SEALGATE_NAME: 'gate' }
