@@ -90,7 +90,7 @@ function repairIdleTimer(): void {
 }
 
 /**
- * K16, K17: what a read_committed reader must not see is marked as what kafkajs never hands out, and nothing is left to
+ * K16, K18: what a read_committed reader must not see is marked as what kafkajs never hands out, and nothing is left to
  * its own filter. That one takes a record whose key is four zeros for an end, and the list of aborted transactions to be
  * in the order of their beginnings; brokers give it in the order of their ends.
  */
