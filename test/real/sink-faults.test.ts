@@ -87,12 +87,13 @@ describe('a broker that refuses us', () => {
   const source = { topic: 'source.any', partition: 0 }
 
   it.each([
-    ['a wrong password', { mechanism: 'scram-sha-512', username: 'gate', password: 'planted' }],
-    ['an unknown user', { mechanism: 'scram-sha-512', username: 'nobody', password: 'planted' }],
-    ['a mechanism that it does not offer', { mechanism: 'plain', username: 'gate', password: 'planted' }],
-  ])('names the credentials for %s', async (_, sasl) => {
-    await soonDenied(sinkOf({ sasl }).open(source, soon()), /refuses our credentials/)
-    await soonDenied(sinkOf({ sasl }).partitionsOf('output.any', soon()), /refuses our credentials/)
+    ['a wrong password', 'scram-sha-512', 'gate', /refuses our credentials/],
+    ['an unknown user', 'scram-sha-512', 'nobody', /refuses our credentials/],
+    ['a mechanism that it does not offer', 'plain', 'gate', /does not offer this SASL mechanism/],
+  ])('names what to correct for %s', async (_, mechanism, username, says) => {
+    const sasl = { mechanism, username, password: 'planted' }
+    await soonDenied(sinkOf({ sasl }).open(source, soon()), says)
+    await soonDenied(sinkOf({ sasl }).partitionsOf('output.any', soon()), says)
   })
 
   it('names the right that is missing: transactional id, group, source, output', async () => {
@@ -285,10 +286,12 @@ describe('the position', () => {
     const watch = (async () => {
       while (!work.signal.aborted) {
         const position = await shows.show(source, soon())
-        expect(new Set(position?.state).size).toBe(1)
+        // Of one commit: none of it is from another. At first it may still be the empty one.
+        expect(new Set(position?.state).size).toBeLessThanOrEqual(1)
         shown.push(position?.next ?? -1n)
       }
     })()
+    watch.catch(() => undefined)
     for (let next = 2n; next <= 30n; next++)
       await session.commit([], { next, state: new Uint8Array(20_000).fill(Number(next)) }, soon())
     work.abort()
