@@ -58,10 +58,9 @@ export async function openGateway(
       ),
       cluster.createTopic(AUDIT, partitions),
     ])
-    for (let partition = 0; partition < partitions; partition++)
-      await Promise.all(
-        Array.from(sources.values(), (topic) => sink.init({ topic, partition }, firstPosition(0n), soon())),
-      )
+    for (const topic of sources.values())
+      for (let partition = 0; partition < partitions; partition++)
+        await sink.init({ topic, partition }, firstPosition(0n), soon())
     const settingsFile = await writeCommandSettings(folder, {
       ...{ connection, principal: 'operator', stack, stackFolder, sources, outputs },
       ...{ auditTopic: AUDIT, quarantineTopic: QUARANTINE },
