@@ -1,5 +1,9 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import { parseEntry } from '../../lib/audit/entry.ts'
+import { encodeEntry, parseEntry } from '../../lib/audit/entry.ts'
+import { closeSegment } from '../../lib/audit/segment.ts'
+import { parseState } from '../../lib/admission/position.ts'
+import { digest } from '../../lib/envelope/crypto.ts'
+import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
 import type { IngestParts } from '../../lib/admission/slice.ts'
 import { type SigningKeyRow, snapshotFrom } from '../../lib/keys/directory.ts'
@@ -130,8 +134,8 @@ describe('a redrive', () => {
 
   it('asks that a key was good when the gate first decided, as the audit has it', async () => {
     await refused(4)
-    const [, first] = await entries()
-    const decided = Math.floor((first?.timeMs ?? 0) / 1000)
+    const decided = (await entries()).map(({ timeMs }) => Math.floor(timeMs / 1000))
+    const [first, last] = [Math.min(...decided), Math.max(...decided)]
     const keyIs = (row: Partial<SigningKeyRow>) => (parts: IngestParts) => ({
       ...parts,
       directory: {
@@ -145,16 +149,16 @@ describe('a redrive', () => {
         onKeksChanged: () => undefined,
       },
     })
-    await new Promise((resolve) => setTimeout(resolve, 1100))
+    await new Promise((resolve) => setTimeout(resolve, (last + 2) * 1000 - Date.now()))
     for (const bad of [
-      { state: 'compromised', compromisedAt: decided },
-      { state: 'deactivated', notAfter: decided - 1 },
+      { state: 'compromised', compromisedAt: first },
+      { state: 'deactivated', notAfter: first - 1 },
       { state: 'suspended' },
     ] as const)
       expect((await redriven(shop, { dryRun: true }, { change: keyIs(bad) })).counts).toEqual({
         'rejected key-not-valid': 4,
       })
-    const rotated = keyIs({ state: 'deactivated', notAfter: decided + 1, compromisedAt: decided + 2 })
+    const rotated = keyIs({ state: 'compromised', notAfter: last, compromisedAt: last + 1 })
     expect((await redriven(shop, {}, { change: rotated })).counts).toEqual({ admitted: 4 })
   })
 
@@ -196,6 +200,49 @@ describe('a redrive', () => {
     })
     expect((await redriven(shop, {}, { change: hasty })).counts).toEqual({})
     expect(await totals(shop)).toEqual([])
+  })
+
+  it('proves nothing by what others have written into the audit, whatever key they have', async () => {
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT])
+    await send(shop, upTo(6).map(refund))
+    await handle(shop)
+    const before = await shop.records('orders')
+    const isNew = (record: SourceRecord): boolean =>
+      !before.some(({ partition, offset }) => partition === record.partition && offset === record.offset)
+    const [record] = (await send(shop, [refund(99)])).filter(isNew)
+    if (record === undefined) throw new Error('no record')
+    const { partition, offset, key, value } = record
+    const positions = createLocalPositions(shop.log, { deployment: 'local' })
+    const position = await positions.show({ topic: 'orders', partition }, Date.now() + 5000)
+    const limits = { maxSessions: Infinity, newDataKeysPerMinute: Infinity }
+    const { head, homes } = parseState(position?.state ?? new Uint8Array(), limits, Infinity)
+    const place = { topic: 'orders', partition, offset }
+    const policy = { bundle: new Uint8Array(32), directory: 1 }
+    const rejection = encodeEntry({
+      ...{ kind: 'event.rejected', ...place, timeMs: Date.now(), policy, trace: null },
+      ...{ code: 'type-unknown', digest: digest(value ?? new Uint8Array()), event: null },
+    })
+    const own = shop.stack.producer('shop-web').signer
+    const gate = shop.stack.gateParts().signer
+    const range = { from: position?.next ?? 0n, next: offset + 1n }
+    for (const signer of [own, { ...own, kid: gate.kid, sign: own.sign.bind(own) }]) {
+      const segment = await closeSegment(
+        {
+          ...{ deployment: 'local', topic: 'orders', partition, ...range, head, entries: [rejection] },
+          ...{ time: 1, bundle: new Uint8Array(32), directory: 1, software: 'x', epoch: 1, unseen: 0 },
+        },
+        signer,
+        Date.now() + 5000,
+      )
+      const audit = { topic: AUDIT_TOPIC, partition: homes?.audit ?? 0, headers: [] }
+      await shop.log.append([
+        { ...audit, key: text(`orders/${partition}/${offset}`), value: rejection },
+        { ...audit, key: text(`orders/${partition}`), value: segment.value },
+      ])
+    }
+    const headers = [...record.headers, ...forged(record, 'type-unknown', offset)]
+    await shop.log.append([{ topic: QUARANTINE_TOPIC, partition: 0, key, value, headers }])
+    expect((await redriven(shop)).counts).toEqual({ 'skipped unproven': 1 })
   })
 
   it('asks for nothing but what the order names, and keeps the rest for another day', async () => {

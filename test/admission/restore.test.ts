@@ -141,6 +141,11 @@ describe('a position that is restored', () => {
       upTo(12).map((id) => order(id)),
     )
     await handle(shop)
+    await send(
+      shop,
+      upTo(4).map((id) => order(100 + id)),
+    )
+    await handle(shop)
     await damage()
     const gone = { seen: (record: SourceRecord) => isAudit(record) || record.offset > 2n }
     await expect(restore(gone)).rejects.toThrow(/From 20.* they have all expired/)
