@@ -225,6 +225,8 @@ describe('a redrive', () => {
     const own = shop.stack.producer('shop-web').signer
     const gate = shop.stack.gateParts().signer
     const range = { from: position?.next ?? 0n, next: offset + 1n }
+    const audit = { topic: AUDIT_TOPIC, partition: homes?.audit ?? 0, headers: [] }
+    await shop.log.append([{ ...audit, key: text(`orders/${partition}/${offset}`), value: rejection }])
     for (const signer of [own, { ...own, kid: gate.kid, sign: own.sign.bind(own) }]) {
       const segment = await closeSegment(
         {
@@ -234,11 +236,7 @@ describe('a redrive', () => {
         signer,
         Date.now() + 5000,
       )
-      const audit = { topic: AUDIT_TOPIC, partition: homes?.audit ?? 0, headers: [] }
-      await shop.log.append([
-        { ...audit, key: text(`orders/${partition}/${offset}`), value: rejection },
-        { ...audit, key: text(`orders/${partition}`), value: segment.value },
-      ])
+      await shop.log.append([{ ...audit, key: text(`orders/${partition}`), value: segment.value }])
     }
     const headers = [...record.headers, ...forged(record, 'type-unknown', offset)]
     await shop.log.append([{ topic: QUARANTINE_TOPIC, partition: 0, key, value, headers }])
