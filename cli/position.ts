@@ -2,10 +2,10 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { firstPosition } from '../lib/admission/position.ts'
 import { restorePosition } from '../lib/admission/restore.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { ConfigError, type Fault } from '../lib/errors.ts'
 import type { RecordReader, TopicPartition } from '../lib/ports.ts'
 import { openGateWorld } from './gate-world.ts'
-import { EXIT, table } from './io.ts'
+import { EXIT, printFaults, table } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import type { PlaceFlags } from './settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -90,19 +90,31 @@ async function restore(
   options: PositionOptions & { by?: string },
 ): Promise<void> {
   const world = await openGateWorld(terminal, options)
+  const rows: Row[] = []
+  const faults: Fault[] = []
   try {
-    const rows: Row[] = []
     for (const source of await sourcesOf(world.reader, topic, options)) {
-      const { next, lost, isNew } = await restorePosition(source, options.by ?? null, world, (records) =>
-        terminal.progress?.(`${topic}/${source.partition}: ${records} records of the audit read`),
-      )
-      if (lost > 0n)
-        terminal.warn(
-          `warning ${topic}/${source.partition}: ${lost} offsets that nobody has decided are not kept any more.`,
-        )
-      rows.push({ partition: source.partition, next: String(next), done: isNew ? 'restored' : 'good' })
+      const { partition } = source
+      const onProgress = (records: number): void =>
+        terminal.progress?.(`${topic}/${partition}: ${records} records of the audit read`)
+      try {
+        const { next, lost, isNew } = await restorePosition(source, options.by ?? null, world, onProgress)
+        if (lost > 0n)
+          terminal.warn(
+            `warning ${topic}/${partition}: ${lost} offsets that nobody has decided are not kept any more.`,
+          )
+        rows.push({ partition, next: String(next), done: isNew ? 'restored' : 'good' })
+      } catch (error) {
+        // One that cannot be restored does not hold up the others.
+        if (!(error instanceof ConfigError)) throw error
+        faults.push(...error.faults)
+        rows.push({ partition, next: null, done: 'refused' })
+      }
     }
     print(terminal, topic, rows, options)
+    if (faults.length === 0) return
+    printFaults(terminal, faults)
+    terminal.exit(EXIT.badInput)
   } finally {
     await world.close()
   }

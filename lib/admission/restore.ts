@@ -286,7 +286,7 @@ class Restoring {
 
 const NOTHING_TO_RESTORE = [
   'The audit holds no segment of it.',
-  'Where nothing was ever decided, make a first position: sealgate position init.',
+  'Where nothing was ever decided, make a first position: sealgate position init; under a higher epoch where a damaged one stands.',
 ] as const
 
 /** What counts in a mark is the session and its number. */

@@ -35,6 +35,23 @@ describe('sealgate position on a stack', () => {
     expect([again.status, again.err]).toEqual([2, expect.stringContaining('a position already')])
   })
 
+  it('renews what is there, and restores what was damaged, each partition by itself', async () => {
+    const { log } = shop
+    expect((await position('renew', 'orders')).out).toMatch(/0 +0 +young\n1 +0 +young$/)
+    const lost = { group: 'local.shadow.v1', topic: 'orders', next: 0n, metadata: new Uint8Array() }
+    await log.commitGroup([{ ...lost, partition: 1 }])
+    const restored = await position('restore', 'orders', '--by', 'ann')
+    expect([restored.status, restored.out.split('\n')]).toEqual([
+      2,
+      [
+        expect.stringContaining('NEXT'),
+        expect.stringMatching(/0 +0 +good/),
+        expect.stringMatching(/1 +none +refused/),
+      ],
+    ])
+    expect(restored.err).toContain('holds no segment')
+  })
+
   it('refuses a topic, partition or start that is none, and a stack beside a cluster', async () => {
     expect((await position('show', 'nothing')).status).toBe(2)
     expect((await position('show', 'orders', '--partition', '2')).err).toContain('has 2 partitions')
