@@ -137,9 +137,9 @@ export class ProvenBatches {
       if (oldest.done !== true) this.#batches.delete(oldest.value)
     }
     const pairs = new Map<number, ProvenPair>()
-    // Copies: what was given are views into a record, which would be kept with it.
+    // Copies: what was given are views into a record, or into Buffer's pool, which would be kept with them.
     const signed = { protected: new Uint8Array(proof.protected), signature: new Uint8Array(proof.signature) }
-    this.#last = { ...signed, key, treeSize, root, pairs }
+    this.#last = { ...signed, key, treeSize, root: new Uint8Array(root), pairs }
     const name = nameOf(proof)
     this.#batches.delete(name)
     this.#batches.set(name, this.#last)
