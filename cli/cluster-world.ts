@@ -41,7 +41,6 @@ export async function openClusterWorld(given: Given): Promise<World> {
   const topicOf = new Map(outputs.map((channel) => [channel, topics.get(channel) ?? channel]))
   for (const [topic, channel] of channels) topicOf.set(channel, topic)
   const channelOf = new Map(Array.from(topicOf, ([channel, topic]) => [topic, channel]))
-  for (const [topic, channel] of channels) channelOf.set(topic, channel)
   const appender = createKafkaAppender(settings.kafka, clock)
   const read = topicsOf(settings)
   return {

@@ -195,12 +195,22 @@ describe('on a cluster', () => {
     }
   })
 
-  it('send refuses lines that it has no key for, and checks by the contracts where that is asked for', async () => {
+  it('send refuses lines that it has no key or no topic for, and checks by the contracts where that is asked for', async () => {
     const keyless = await settingsFor('operator', (text) => text.replace(/^signingKeys:\n( .*\n)*/m, ''))
     const sent = await sealgate(['send', '-', '--type', ORDER_TYPE, '--settings', keyless], {
       input: order('x', '1'),
     })
     expect([sent.status, sent.err]).toEqual([1, expect.stringContaining('names no key of shop-web')])
+    const elsewhere = await settingsFor('operator', (text) =>
+      text.replace(`${real.source}: orders`, `${real.source}: payments`),
+    )
+    const unnamed = await sealgate(['send', '-', '--type', ORDER_TYPE, '--settings', elsewhere], {
+      input: order('x', '1'),
+    })
+    expect([unnamed.status, unnamed.err]).toEqual([
+      1,
+      expect.stringContaining('No topic is named for its channel orders.'),
+    ])
     const checked = await at(['send', '-', '--type', ORDER_TYPE, '--check'], { input: '{"orderId":7}' })
     expect([checked.status, checked.out]).toEqual([1, '0 events sent, 1 line skipped.'])
   })
