@@ -19,22 +19,22 @@ const PLAINTEXT = 'plaintext'
 interface Plan {
   readonly slices: readonly number[]
   readonly partitions: readonly number[]
-  /** Of each handler in a round, by slice. */
+  /** Of each handler in a round, by slice: few, so that rounds are short and what others do to the machine meets all. */
   invocations(slice: number): number
   readonly rounds: number
   /** After so long a row has had enough rounds, unless they are fewer than three. */
   readonly rowMs: number
-  /** Where the cost of TLS is asked: the more bytes a second, the higher it is. */
+  /** Where the cost of TLS is asked. */
   readonly tls: { readonly slice: number; readonly partitions: number }
 }
 
 const FULL: Plan = {
   slices: [1, 10, 100, 1000],
   partitions: [1, 4],
-  invocations: (slice) => (slice < 100 ? 60 : slice < 1000 ? 30 : 6),
-  rounds: 9,
+  invocations: (slice) => (slice < 100 ? 60 : slice < 1000 ? 15 : 3),
+  rounds: 15,
   rowMs: 25_000,
-  tls: { slice: 1000, partitions: 4 },
+  tls: { slice: 100, partitions: 4 },
 }
 
 const QUICK: Plan = {
@@ -60,6 +60,7 @@ export interface KafkaRow {
   /** Events per second of plain kafkajs, and its invocations. */
   readonly transaction: Figures
   readonly plain: Figures
+  readonly rounds: number
 }
 
 interface Figures {
@@ -126,6 +127,10 @@ class Timings {
     this.#events = events
   }
 
+  get rounds(): number {
+    return this.#rounds.length
+  }
+
   add(times: ReadonlyMap<string, readonly number[]>): void {
     this.#rounds.push(times)
   }
@@ -161,7 +166,7 @@ async function measure(
   const order = Object.entries(handlers)
   const timings = new Timings(slice * site.partitions)
   // The first opens partitions and connections, and warms up.
-  await round(site, slice, Math.ceil(plan.invocations(slice) / 2), order)
+  await round(site, slice, plan.invocations(slice), order)
   for (let done = 0; done < plan.rounds; done++) {
     if (done >= 3 && performance.now() - start > plan.rowMs) break
     timings.add(await round(site, slice, plan.invocations(slice), order))
@@ -203,6 +208,7 @@ function rowOf(slice: number, partitions: number, timings: Timings): KafkaRow {
     ratioSpread,
     transaction: timings.figures(TRANSACTION),
     plain: timings.figures(PLAIN),
+    rounds: timings.rounds,
   }
 }
 

@@ -98,12 +98,11 @@ function factsText(facts: {
   cores: number
   cpu: string
   peers: Record<string, string>
-  rounds: number
 }): string {
   const peers = Object.entries(facts.peers).map(([name, version]) => `${name} ${version}`)
   return [
     `Node ${facts.node}, ${facts.cores} cores (${facts.cpu}); peers: ${peers.join(', ')}`,
-    `medians of ${facts.rounds} interleaved rounds, quartiles in brackets`,
+    'medians of interleaved rounds, quartiles in brackets',
   ].join('\n')
 }
 
