@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { leavesOf } from '../../demo/leaves.ts'
 import { type Outcome, problemsOf } from '../../demo/run.ts'
 import { shopEvents } from '../../demo/shop.ts'
+import { summaryText } from '../../demo/summary.ts'
 import type { EventInput } from '../../lib/client/event.ts'
 import type { RejectionCode } from '../../lib/errors.ts'
 
@@ -133,5 +134,15 @@ describe("a payload's leaves", () => {
     ])
     expect(leavesOf('7', 99)).toEqual([['', '7']])
     expect(leavesOf(text, 2)).toHaveLength(2)
+  })
+})
+
+describe('what a person reads at the end', () => {
+  it('counts one as one, and names what is kept by the flag that leads there', () => {
+    const audit = { ...GOOD.audit, entries: 1, segments: 1 }
+    const style = { colours: false, width: 100, kept: '--settings x.yaml', isDemo: true }
+    const text = summaryText({ ...GOOD, audit, problems: [] }, style)
+    expect(text).toContain('1 entry in 1 signed segment: complete and unaltered')
+    expect(text).toContain('npx sealgate audit verify --settings x.yaml')
   })
 })
