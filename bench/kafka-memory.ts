@@ -1,4 +1,5 @@
 /** What the handler's process holds after each of many events: what it remembers must not grow with them. */
+import { setTimeout } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { KafkaWorld } from './kafka-world.ts'
@@ -35,7 +36,7 @@ export async function kafkaMemory({ quick }: Setting): Promise<Result> {
       await gate(event)
       busyMs += performance.now() - start
       if (events % step !== 0) continue
-      collect()
+      await collect()
       const { heapUsed: heap, external, rss } = process.memoryUsage()
       rows.push({ events, heap, external, rss, eventsPerSecond: Math.round((step * 1000) / busyMs) })
       busyMs = 0
@@ -65,12 +66,17 @@ export async function kafkaMemory({ quick }: Setting): Promise<Result> {
   }
 }
 
-/** Node's own way to ask for a full collection, without a flag on its command line. */
-function collector(): () => void {
+/** Node's own way to ask for full collections, without a flag on its command line. */
+function collector(): () => Promise<void> {
   setFlagsFromString('--expose-gc')
   const gc: unknown = runInNewContext('gc')
   if (!isAction(gc)) throw new TypeError('no way to collect garbage')
-  return gc
+  return async () => {
+    gc()
+    // Buffers that nobody holds any more are handed back beside us.
+    await setTimeout(200)
+    gc()
+  }
 }
 
 const isAction = (value: unknown): value is () => void => typeof value === 'function'
