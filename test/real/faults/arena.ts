@@ -81,13 +81,24 @@ export class Arena {
   /** With so many events to begin with. */
   static async open(connection: Connection, batches = FILL): Promise<Arena> {
     const arena = new Arena(await openShop(), connection)
-    for (const topic of arena.topics) await arena.#createTopic(topic)
-    const sink = arena.#sink()
-    for (let partition = 0; partition < PARTITIONS; partition++)
-      await sink.init({ topic: arena.#source, partition }, firstPosition(0n), soon())
-    await sink.close()
-    if (batches > 0) await arena.fill(batches)
-    return arena
+    try {
+      await arena.#prepare(batches)
+      return arena
+    } catch (error) {
+      await arena.end()
+      throw error
+    }
+  }
+
+  async #prepare(batches: number): Promise<void> {
+    for (const topic of this.topics) await this.#createTopic(topic)
+    const sink = this.#sink()
+    try {
+      for (let partition = 0; partition < PARTITIONS; partition++) await this.#init(sink, partition)
+    } finally {
+      await sink.close()
+    }
+    if (batches > 0) await this.fill(batches)
   }
 
   /** A handler in a process of its own; `changes` are raw settings of the sink. */
@@ -251,6 +262,19 @@ export class Arena {
     for (const end of this.#ending.splice(0)) await Promise.allSettled([end()])
     await this.#cluster.end()
     await this.#shop.close()
+  }
+
+  /** Coordinators that have just started may not know yet that they are. */
+  async #init(sink: KafkaSink, partition: number): Promise<void> {
+    const place = { topic: this.#source, partition }
+    for (let attempt = 1; ; attempt++) {
+      try {
+        if ((await sink.show(place, soon())) === undefined) await sink.init(place, firstPosition(0n), soon())
+        return
+      } catch (error) {
+        if (attempt === 5) throw error
+      }
+    }
   }
 
   /** A broker that has just started may have made a topic and not know it yet. */

@@ -193,10 +193,10 @@ async function obey(order: Order): Promise<void> {
 
 // An order that fails ends the process by an unhandled rejection, which its parent takes for what it is.
 process.on('message', (order: Order) => void obey(order))
-// Nobody is left who would end us. What still holds us is what nobody has closed.
+// Nobody is left who would end us. No request lasts longer than this; what holds us then is what nobody has closed.
 process.on('disconnect', () =>
   setTimeout(() => {
     console.error(`a handler is held open by ${process.getActiveResourcesInfo().join(', ')}`)
     process.exit(3)
-  }, 5000).unref(),
+  }, 13_000).unref(),
 )

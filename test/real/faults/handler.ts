@@ -94,7 +94,7 @@ export class Handler {
   /** Lets it end in order: with nothing left open, and no rejection that nobody handled. */
   async close(): Promise<void> {
     this.#order({ do: 'close' })
-    const timer = setTimeout(() => this.signal('SIGKILL'), 15_000)
+    const timer = setTimeout(() => this.signal('SIGKILL'), 20_000)
     const end = await this.#ended
     clearTimeout(timer)
     if (end !== 0) throw new Error(`a handler that was to close ended with ${end}`)

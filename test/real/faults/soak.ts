@@ -288,4 +288,4 @@ function textOf(report: Report): string {
   ].join('\n')
 }
 
-process.exitCode = await main()
+process.exit(await main())
