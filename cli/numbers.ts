@@ -1,4 +1,4 @@
-/** Numbers and times in flags. */
+/** Numbers, times and lists in flags. */
 import { InvalidArgumentError } from 'commander'
 
 /** A parser of flags that take a whole number. */
@@ -13,3 +13,6 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
 /** Milliseconds since 1970 of an ISO 8601 date or time; NaN for any other text. */
 export const timeOf = (text: string): number =>
   /^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+-]\d{2}:\d{2}))?$/.test(text) ? Date.parse(text) : NaN
+
+/** A parser of flags that may stand several times. */
+export const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value]

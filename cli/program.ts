@@ -7,9 +7,11 @@ import { addAuditCommands } from './audit.ts'
 import { openAudit } from './audit-place.ts'
 import { addConformanceCommand } from './conformance.ts'
 import { addContractsCommands } from './contracts.ts'
+import { addDirectoryCommands } from './directory.ts'
 import { addInspectCommand } from './inspect.ts'
 import { addInvokeCommands } from './invoke.ts'
 import { EXIT, fail } from './io.ts'
+import { addKeysCommands } from './keys.ts'
 import { addLocalCommands } from './local.ts'
 import { addPositionCommands } from './position.ts'
 import { addQuarantineCommands } from './quarantine.ts'
@@ -58,6 +60,8 @@ function newProgram(terminal: Terminal): Command {
   addQuarantineCommands(program, terminal)
   addPositionCommands(program, terminal)
   addAuditCommands(program, terminal, openAudit(terminal))
+  addDirectoryCommands(program, terminal)
+  addKeysCommands(program, terminal)
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)

@@ -2,7 +2,7 @@
  * AWS KMS as `KeyService` and as `Signer`. Put `shieldKeyService` before it: the SDK itself never tries again here.
  */
 import type { DecryptCommandOutput, KMSClient, KMSClientConfig } from '@aws-sdk/client-kms'
-import { digest, wipe } from '../envelope/crypto.ts'
+import { digest, importPublicKey, type PublicKey, wipe } from '../envelope/crypto.ts'
 import { UNDECRYPTABLE } from '../envelope/seal.ts'
 import { A256GCM, ED25519, ESP256, suiteOf } from '../envelope/suite.ts'
 import { Outage, type OutageCode, Rejection } from '../errors.ts'
@@ -151,6 +151,37 @@ export function kmsSigner(
         throw signerOutage(`KMS does not sign with ${key.keyId} (${nameOf(error)})`, error)
       }
     },
+  }
+}
+
+/** DER of a SubjectPublicKeyInfo (RFC 5480, RFC 8410) up to the key itself. */
+const SPKI = [
+  { suite: ED25519, head: Buffer.from('302a300506032b6570032100', 'hex') },
+  { suite: ESP256, head: Buffer.from('3059301306072a8648ce3d020106082a8648ce3d03010703420004', 'hex') },
+] as const
+
+/**
+ * The public half of a signing key in KMS, by its ARN. Rejects with `Outage('signer-unavailable')`, also where the key is
+ * neither ECC_NIST_EDWARDS25519 nor ECC_NIST_P256.
+ */
+export async function kmsPublicKey(keyId: string, options: KmsOptions, deadline: number): Promise<PublicKey> {
+  const clients = new Clients(options)
+  try {
+    const { GetPublicKeyCommand } = await sdk()
+    const client = await clients.of(keyId)
+    const asked = new GetPublicKeyCommand({ KeyId: keyId })
+    const { PublicKey: der } = await client.send(asked, { abortSignal: clients.until(deadline) })
+    if (der === undefined) throw new TypeError('no key')
+    const known = SPKI.find(({ head }) => head.equals(der.subarray(0, head.length)))
+    if (known === undefined) throw new TypeError('no key of ours')
+    const { suite, head } = known
+    const point = Buffer.from(der).subarray(head.length)
+    const part = (from: number): string => point.subarray(from, from + 32).toString('base64url')
+    if (point.length !== (suite === ESP256 ? 64 : 32)) throw new TypeError('no point of this curve')
+    const jwk = { kty: suite.kty, crv: suite.crv, x: part(0) }
+    return importPublicKey(suite, suite === ESP256 ? { ...jwk, y: part(32) } : jwk)
+  } catch (error) {
+    throw signerOutage(`KMS gives no public key of ${keyId} that signs here (${nameOf(error)})`, error)
   }
 }
 

@@ -79,6 +79,13 @@ function headerOf(suite: SignatureSuite, kid: Uint8Array): string {
   return Buffer.from(JSON.stringify(header)).toString('base64url')
 }
 
+/** A document from JSON's value. Throws `ConfigError` with every fault at once, each at its field. */
+export function readDirectoryDocument(value: unknown): DirectoryDocument {
+  const checked = new Check().document(value)
+  if (checked instanceof ConfigError) throw checked
+  return checked.document
+}
+
 /** Writes the JWS. The signer's kid must be the root's RFC 7638 thumbprint. Throws `ConfigError` with every fault of the document. */
 export async function sealDirectory(
   document: DirectoryDocument,
@@ -86,8 +93,7 @@ export async function sealDirectory(
   deadline: number,
 ): Promise<Uint8Array> {
   const payload = JSON.stringify(document)
-  const checked = new Check().document(JSON.parse(payload))
-  if (checked instanceof ConfigError) throw checked
+  readDirectoryDocument(JSON.parse(payload))
   const suite = suiteOf(root.alg)
   if (suite === undefined) throw new TypeError(`no signature algorithm ${root.alg}`)
   const input = `${headerOf(suite, root.kid)}.${Buffer.from(payload).toString('base64url')}`

@@ -25,6 +25,8 @@ export interface Publication {
   readonly life: number
   /** Issuers that may be left without a key to sign with. */
   readonly leaving?: ReadonlySet<string>
+  /** Whether the version before may have expired long ago; else this clock is taken to be wrong. */
+  readonly lapsed?: boolean
 }
 
 /** An entry of the directory that was there before no longer, or one that is not there yet. */
@@ -116,8 +118,7 @@ export class DirectoryDraft {
   /** Lets an issuer seal under a KEK, which is added where it is not there. */
   grantKek(kek: Kek, iss: string): void {
     const known = this.#keks.get(kek.kekId)
-    if (known !== undefined && (known.provider !== kek.provider || known.key !== kek.key))
-      this.#fault(kek.kekId, `is another key, ${known.provider} ${known.key}`, 'Give the new KEK a new name.')
+    this.#refuseOther(known, kek)
     const others = (known?.iss ?? []).filter((one) => one !== iss)
     this.#keks.set(kek.kekId, {
       kekId: kek.kekId,
@@ -140,12 +141,43 @@ export class DirectoryDraft {
     else this.#keks.set(kekId, { ...known, iss: left })
   }
 
+  /** Takes over what somebody made of this very version by hand; the rules are those of the single changes. */
+  take(edited: DirectoryDocument): void {
+    const { version } = this.#before
+    if (edited.version !== version) {
+      const fix = 'Edit what `sealgate directory show --json` prints now.'
+      this.#fault('version', `is ${edited.version}, and the directory is at ${version}`, fix)
+    }
+    const kids = new Set(edited.signingKeys.map(({ kid }) => kid))
+    for (const kid of [...this.#signingKeys.keys()])
+      if (!kids.has(kid)) this.#become(kid, { to: 'destroyed' })
+    for (const entry of edited.signingKeys) {
+      const known = this.#signingKeys.get(entry.kid)
+      if (known !== undefined) this.#compare(known, entry)
+      this.#signingKeys.set(entry.kid, entry)
+    }
+    const before = new Map(this.#keks)
+    this.#keks.clear()
+    for (const entry of edited.keks) {
+      this.#refuseOther(before.get(entry.kekId), entry)
+      this.#keks.set(entry.kekId, entry)
+    }
+  }
+
   /** The next version. Throws `ConfigError` with every fault of the changes, and where they leave an issuer unable to sign. */
-  next({ now, life, leaving = new Set() }: Publication): DirectoryDocument {
-    const { version, issuedAt } = this.#before
+  next({ now, life, leaving = new Set(), lapsed = false }: Publication): DirectoryDocument {
+    const { version, issuedAt, expiresAt } = this.#before
     const clock = 'Set the clock of this machine, or of the one that published the version before.'
     if (issuedAt > now + MAX_LEAD_SECONDS)
       this.#fault('this clock', `says ${now}, and version ${version} was issued at ${issuedAt}`, clock)
+    if (version > 0 && now > expiresAt + MAX_LAPSE_SECONDS && !lapsed) {
+      const fix = 'Set the clock; if it is right, `sealgate directory publish --lapsed`.'
+      this.#fault(
+        'this clock',
+        `says ${now}, and version ${version} expired at ${expiresAt}, long before`,
+        fix,
+      )
+    }
     const signing = (entries: Iterable<SigningKeyEntry>): Set<string> =>
       new Set([...entries].filter((entry) => canSign(entry, now)).map(({ iss }) => iss))
     const still = signing(this.#signingKeys.values())
@@ -179,13 +211,43 @@ export class DirectoryDraft {
     }
   }
 
+  /** Whether one entry of a kid may follow another, by whatever way. */
+  #compare(known: SigningKeyEntry, entry: SigningKeyEntry): void {
+    const { kid, state } = known
+    for (const field of ['iss', 'alg', 'jwk'] as const)
+      if (JSON.stringify(known[field]) !== JSON.stringify(entry[field]))
+        this.#fault(
+          kid,
+          `has another ${field}`,
+          'A kid stands for one key of one issuer for ever: enrol another.',
+        )
+    if (entry.state !== state) this.#become(kid, { to: entry.state })
+    if (refusedFrom(entry) > refusedFrom(known))
+      this.#fault(kid, 'would be compromised no more, or later', 'What was refused stays refused.')
+    if (ENDED.has(state) && entry.notAfter > known.notAfter)
+      this.#fault(kid, `is ${state}, and would sign longer`, 'Enrol another key.')
+  }
+
+  #refuseOther(known: Kek | undefined, kek: Kek): void {
+    if (known !== undefined && (known.provider !== kek.provider || known.key !== kek.key))
+      this.#fault(kek.kekId, `is another key, ${known.provider} ${known.key}`, 'Give the new KEK a new name.')
+  }
+
   #fault(where: string, what: string, fix: string): void {
     this.#faults.push({ where, what: `It ${what}.`, fix })
   }
 }
 
+const ENDED: ReadonlySet<KeyState> = new Set<KeyState>(['deactivated', 'compromised'])
+
+/** From this second on nothing counts that the key signed. */
+const refusedFrom = ({ state, compromisedAt }: SigningKeyEntry): number =>
+  compromisedAt ?? (state === 'compromised' ? 0 : Infinity)
+
 /** As `createDirectory` bears it: a version from further ahead is refused there. */
 const MAX_LEAD_SECONDS = 300
+/** Gates stop when their copy expires: nobody leaves it at that for so long, unless it is a clock that is wrong. */
+const MAX_LAPSE_SECONDS = 30 * 86_400
 
 /** Whether its owner can sign with it, now or once it begins: what a principal must not be left without. */
 const canSign = ({ state, notAfter }: SigningKeyEntry, now: number): boolean =>

@@ -12,10 +12,18 @@ export interface PublisherOptions {
   /** Signs the next version; one of the pinned. */
   readonly root: Signer
   readonly clock: Clock
-  /** How long a version counts, seconds: a day unless told otherwise. */
+  /** How long a version counts, seconds: unless told otherwise as long as the one before, the first a day. */
   readonly life?: number
+  /** Issuers that may be left without a key to sign with. */
+  readonly leaving?: ReadonlySet<string>
+  /** Whether the version before may have expired long ago. */
+  readonly lapsed?: boolean
 }
 
+/** What drafting takes. */
+export type DraftOptions = Omit<PublisherOptions, 'root'>
+
+/** A version and the next. */
 export interface Published {
   readonly before: DirectoryDocument
   readonly document: DirectoryDocument
@@ -33,51 +41,69 @@ export type DirectoryChange = (draft: DirectoryDraft, before: DirectoryDocument)
  * Reads the directory, lets `change` draft the next version, and writes that where the one read still stands; where
  * another was first, all of it again, so `change` may be called more than once. Rejects with `ConfigError` where there is
  * no directory of these roots, or the draft has faults: nothing is written then.
- * @param leaving issuers that may be left without a key to sign with
  */
 export async function publishChange(
   options: PublisherOptions,
   change: DirectoryChange,
   deadline: number,
-  leaving: ReadonlySet<string> = new Set(),
 ): Promise<Published> {
-  const { store, roots } = options
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const found = await store.find(deadline)
-    if (found === undefined) {
-      const fix = 'Make the first version with `sealgate directory init`, or name the place where it is.'
-      throw new ConfigError([{ where: WHERE, what: 'There is none.', fix }])
-    }
-    const before = parseDirectory(found.bytes, roots).document
-    const draft = new DirectoryDraft(before)
-    change(draft, before)
-    const document = await write(options, draft, found.etag, leaving, deadline)
-    if (document !== undefined) return { before, document }
+    const { before, document, etag } = await draft(options, change, deadline)
+    if (await write(options, document, etag, deadline)) return { before, document }
   }
   const reason = `${WHERE}: others published ${ATTEMPTS} times meanwhile; nothing was written, try again`
   throw new Outage('directory-unavailable', reason)
 }
 
+/** What `publishChange` would write now, which needs no root. Nothing is written. */
+export async function draftChange(
+  options: DraftOptions,
+  change: DirectoryChange,
+  deadline: number,
+): Promise<Published> {
+  const { before, document } = await draft(options, change, deadline)
+  return { before, document }
+}
+
 /** Writes the first version, in which there is nothing. `ConfigError` where there is a directory already. */
 export async function publishFirst(options: PublisherOptions, deadline: number): Promise<DirectoryDocument> {
-  const draft = new DirectoryDraft(EMPTY_DIRECTORY)
-  const document = await write(options, draft, undefined, new Set(), deadline)
-  if (document !== undefined) return document
+  const document = nextOf(options, new DirectoryDraft(EMPTY_DIRECTORY), EMPTY_DIRECTORY)
+  if (await write(options, document, undefined, deadline)) return document
   const fix = 'Change it with `sealgate keys`; a second first version would bring revoked keys back.'
   throw new ConfigError([{ where: WHERE, what: 'There is one already.', fix }])
 }
 
-/** Undefined where another was first. */
-async function write(
-  { store, roots, root, clock, life = DAY_SECONDS }: PublisherOptions,
-  draft: DirectoryDraft,
-  etag: string | undefined,
-  leaving: ReadonlySet<string>,
+async function draft(
+  options: DraftOptions,
+  change: DirectoryChange,
   deadline: number,
-): Promise<DirectoryDocument | undefined> {
-  const document = draft.next({ now: Math.floor(clock.now() / 1000), life, leaving })
+): Promise<Published & { readonly etag: string }> {
+  const found = await options.store.find(deadline)
+  if (found === undefined) {
+    const fix = 'Make the first version with `sealgate directory init`, or name the place where it is.'
+    throw new ConfigError([{ where: WHERE, what: 'There is none.', fix }])
+  }
+  const before = parseDirectory(found.bytes, options.roots).document
+  const next = new DirectoryDraft(before)
+  change(next, before)
+  return { before, document: nextOf(options, next, before), etag: found.etag }
+}
+
+function nextOf(options: DraftOptions, next: DirectoryDraft, before: DirectoryDocument): DirectoryDocument {
+  const { clock, leaving = new Set(), lapsed = false } = options
+  const usual = before.version === 0 ? DAY_SECONDS : before.expiresAt - before.issuedAt
+  return next.next({ now: Math.floor(clock.now() / 1000), life: options.life ?? usual, leaving, lapsed })
+}
+
+/** Whether nobody else was first. */
+async function write(
+  { store, roots, root }: PublisherOptions,
+  document: DirectoryDocument,
+  etag: string | undefined,
+  deadline: number,
+): Promise<boolean> {
   const bytes = await sealDirectory(document, root, deadline)
   // By a root that is not pinned, or anything else that no gate would read: it must not replace what they do read.
   parseDirectory(bytes, roots)
-  return (await store.write(bytes, etag, deadline)) === 'written' ? document : undefined
+  return (await store.write(bytes, etag, deadline)) === 'written'
 }

@@ -6,8 +6,8 @@
  * using it is left out, because principals are enrolled before the local gate starts, when it has no copy yet. Who
  * enrols one under a running gate waits until the gate's copy is new (60 s), as anywhere.
  */
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { documentFile } from '../adapters/document-file.ts'
 import {
   exportPrivateJwk,
   exportPublicJwk,
@@ -21,7 +21,8 @@ import {
 import { ED25519 } from '../envelope/suite.ts'
 import { type DirectoryDocument, parseDirectory, sealDirectory } from '../keys/directory-document.ts'
 import { localSigner } from '../keys/signer.ts'
-import type { Clock, Kek, Signer } from '../ports.ts'
+import { ConfigError } from '../errors.ts'
+import type { Clock, DocumentStore, Kek, Signer } from '../ports.ts'
 import type { LocalKeyService, PolicyStatement } from './key-service.ts'
 import { damaged, isObject, makePrivateFolder, readPrivateJson, writePrivateFile } from './private-file.ts'
 
@@ -55,7 +56,23 @@ const DAY_SECONDS = 86_400
 const DIRECTORY_LIFE_SECONDS = 30 * DAY_SECONDS
 const KEY_LIFE_SECONDS = 365 * DAY_SECONDS
 const BACKDATED_SECONDS = 3600
+const PUBLISH_MS = 10_000
 const PROVIDER = 'local'
+
+const ROOT_FILE = 'root.json'
+const DIRECTORY_FILE = 'directory.jws'
+
+/** What signs the directory of a folder, and where that is. `ConfigError` where there is no root. */
+export async function readLocalRoot(
+  folder: string,
+): Promise<{ readonly directoryPath: string; readonly root: PrivateKey }> {
+  const path = join(folder, ROOT_FILE)
+  const stored = await readPrivateJson(path)
+  if (stored !== undefined)
+    return { directoryPath: join(folder, DIRECTORY_FILE), root: privateKey(stored, path) }
+  const fix = 'Make a stack with sealgate local start, name another with --folder, or set SEALGATE_DIRECTORY.'
+  throw new ConfigError([{ where: folder, what: 'There are no keys of an embedded stack here.', fix }])
+}
 
 /** Opens the folder, and makes the root at the first start. One process at a time. Throws `ConfigError` where a file is damaged. */
 export async function openLocalKeys(
@@ -64,7 +81,7 @@ export async function openLocalKeys(
   clock: Clock,
 ): Promise<LocalKeys> {
   await makePrivateFolder(folder)
-  const rootPath = join(folder, 'root.json')
+  const rootPath = join(folder, ROOT_FILE)
   const stored = await readPrivateJson(rootPath)
   const root = stored === undefined ? generateKeyPair(ED25519).privateKey : privateKey(stored, rootPath)
   if (stored === undefined) await writePrivateFile(rootPath, JSON.stringify(exportPrivateJwk(root)))
@@ -88,11 +105,14 @@ class FolderKeys implements LocalKeys {
   readonly roots: readonly PublicKey[]
   readonly directoryPath: string
   readonly #parts: Parts
+  readonly #store: DocumentStore
 
   constructor(parts: Parts) {
     this.#parts = parts
     this.roots = [publicKeyOf(parts.root)]
-    this.directoryPath = join(parts.folder, 'directory.jws')
+    this.directoryPath = join(parts.folder, DIRECTORY_FILE)
+    const { clock } = parts
+    this.#store = documentFile({ path: this.directoryPath, outage: 'directory-unavailable', clock })
   }
 
   async enrol(enrolments: readonly LocalEnrolment[]): Promise<void> {
@@ -109,11 +129,10 @@ class FolderKeys implements LocalKeys {
       const kek = { kekId: `local-${keyId}`, provider: PROVIDER, key: arn }
       made.push({ iss, privateKey: generateKeyPair(ED25519).privateKey, kek })
     }
-    const now = Math.floor(clock.now() / 1000)
-    const before = await this.#document()
-    const lasts = before !== undefined && before.expiresAt - now > DIRECTORY_LIFE_SECONDS / 2
-    if (made.length === 0 && lasts) return
-    await this.#publish(before, made, now)
+    const deadline = clock.now() + PUBLISH_MS
+    // Somebody may change it by `sealgate keys` meanwhile: then all of it again.
+    while ((await this.#publish(made, deadline)) === 'changed');
+    if (made.length === 0) return
     // Published first: a crash here leaves rows whose keys nobody has, never keys without their rows.
     for (const principal of made) principals.set(principal.iss, principal)
     await writePrivateFile(principalsPath, JSON.stringify(storedPrincipals(principals.values())))
@@ -133,25 +152,15 @@ class FolderKeys implements LocalKeys {
     return found
   }
 
-  async #document(): Promise<DirectoryDocument | undefined> {
-    let bytes: Buffer
-    try {
-      bytes = await readFile(this.directoryPath)
-    } catch (error) {
-      const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT'
-      // Without it the next version could not be told, and what was revoked would come back.
-      if (missing && this.#parts.principals.size > 0) throw damaged(this.directoryPath)
-      if (missing) return undefined
-      throw error
-    }
-    return parseDirectory(bytes, this.roots).document
-  }
-
-  async #publish(
-    before: DirectoryDocument | undefined,
-    made: readonly Principal[],
-    now: number,
-  ): Promise<void> {
+  /** Adds rows for those who were made, in a version that lasts. Nothing is written where nothing would change. */
+  async #publish(made: readonly Principal[], deadline: number): Promise<'written' | 'changed'> {
+    const found = await this.#store.find(deadline)
+    // Without it the next version could not be told, and what was revoked would come back.
+    if (found === undefined && this.#parts.principals.size > 0) throw damaged(this.directoryPath)
+    const before = found && parseDirectory(found.bytes, this.roots).document
+    const now = Math.floor(this.#parts.clock.now() / 1000)
+    const lasts = before !== undefined && before.expiresAt - now > DIRECTORY_LIFE_SECONDS / 2
+    if (made.length === 0 && lasts) return 'written'
     const document: DirectoryDocument = {
       directory: 'sealgate/1',
       version: (before?.version ?? 0) + 1,
@@ -175,11 +184,8 @@ class FolderKeys implements LocalKeys {
       ],
       keks: [...(before?.keks ?? []), ...made.map(({ iss, kek }) => ({ ...kek, iss: [iss] }))],
     }
-    const deadline = this.#parts.clock.now() + 10_000
-    await writePrivateFile(
-      this.directoryPath,
-      await sealDirectory(document, localSigner(this.#parts.root), deadline),
-    )
+    const bytes = await sealDirectory(document, localSigner(this.#parts.root), deadline)
+    return this.#store.write(bytes, found?.etag, deadline)
   }
 }
 

@@ -39,7 +39,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }))
 
 const change = async (work: (draft: DirectoryDraft) => void): Promise<void> => {
-  await publishChange(options, work, soon(), new Set(['shop']))
+  await publishChange({ ...options, leaving: new Set(['shop']) }, work, soon())
 }
 
 async function enrol(iss: string, state: 'active' | 'pre-activation' = 'active', suite = ED25519) {

@@ -92,7 +92,7 @@ describe('the keys of a local run', () => {
   test('private keys are for their owner only, and none is in the directory', async () => {
     const keys = await open()
     await keys.enrol([{ iss: 'shop', readers: [] }])
-    for (const file of ['root.json', 'principals.json', 'directory.jws'])
+    for (const file of ['root.json', 'principals.json'])
       expect((await stat(join(folder, 'keys', file))).mode & 0o777).toBe(0o600)
     expect((await stat(join(folder, 'keys'))).mode & 0o777).toBe(0o700)
     const payload = (await readFile(keys.directoryPath, 'utf8')).split('.')[1] ?? ''
