@@ -100,6 +100,35 @@ export interface SecretStore {
   read(name: string, deadline: number): Promise<{ readonly value: Uint8Array; readonly version: string }>
 }
 
+/** Where a version of a secret stands, by the names of AWS Secrets Manager. */
+export type SecretStage = 'AWSCURRENT' | 'AWSPENDING' | 'AWSPREVIOUS'
+
+export interface SecretVersion {
+  readonly value: Uint8Array
+  readonly version: string
+  /** Milliseconds since 1970, by the store's clock. */
+  readonly createdAt: number
+}
+
+/** Secrets as rotation needs them (keys.md §3). Every rejection is `Outage('secret-unavailable')`. */
+export interface StagedSecrets extends SecretStore {
+  /** The version of a stage; undefined where none has it, or where it has no value yet. */
+  find(name: string, stage: SecretStage, deadline: number): Promise<SecretVersion | undefined>
+  /**
+   * Adds a version, whose id is `token`, under a stage. The same again changes nothing; 'taken', with nothing changed,
+   * where there is another value of this id: of two who make one, one succeeds.
+   */
+  stage(
+    name: string,
+    value: Uint8Array,
+    stage: 'AWSCURRENT' | 'AWSPENDING',
+    token: string,
+    deadline: number,
+  ): Promise<'staged' | 'taken'>
+  /** Makes a version current where `from` still is, which becomes `AWSPREVIOUS`; 'changed', with nothing done, where it is not. */
+  promote(name: string, version: string, from: string, deadline: number): Promise<'promoted' | 'changed'>
+}
+
 /** How far a source partition has come. To those above the sink `state` is opaque bytes. */
 export interface Position {
   /** The first source offset not yet decided. */
