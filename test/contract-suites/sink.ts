@@ -1,7 +1,7 @@
 /** What every Sink must keep (exactly-once.md §1, §2), whatever is behind it: the embedded log, or Kafka. */
 import { describe, expect, it } from 'vitest'
 import { Outage } from '../../lib/errors.ts'
-import type { Message, Position, Sink, SinkSession, TopicPartition } from '../../lib/ports.ts'
+import type { Message, PositionAdmin, Sink, SinkSession, TopicPartition } from '../../lib/ports.ts'
 import { batchBytes } from '../../lib/ports.ts'
 
 /** A record as a read_committed reader sees it. */
@@ -15,7 +15,8 @@ export interface SinkWorld {
   /** Each call stands for another process: its sessions fence those of the others. */
   makeSink(): Promise<Sink>
   createTopic(topic: string, partitions: number): Promise<void>
-  initPosition(source: TopicPartition, position: Position): Promise<void>
+  /** As an operator's process has them. */
+  makePositions(): Promise<PositionAdmin>
   /** Makes the stored position one that does not parse, or is cut. */
   damagePosition(source: TopicPartition): Promise<void>
   /** All that is committed in a topic, each partition's in order. */
@@ -64,7 +65,8 @@ export function sinkContract(name: string, makeWorld: () => Promise<SinkWorld>):
           const output = `output.${suffix}`
           await world.createTopic(source.topic, 3)
           await world.createTopic(output, 3)
-          await world.initPosition(source, { next: 5n, state: bytes('first') })
+          const positions = await world.makePositions()
+          await positions.init(source, { next: 5n, state: bytes('first') }, soon())
           await test(world, { source, output })
         } finally {
           await world.end()
@@ -107,6 +109,41 @@ export function sinkContract(name: string, makeWorld: () => Promise<SinkWorld>):
       inWorld(async (world, { source }) => {
         await world.damagePosition(source)
         expect(await codeOf(opened(world, source))).toBe('position-damaged')
+      }),
+    )
+
+    it(
+      'lets a repair take a partition over, tells it what is stored, and takes a new position with messages',
+      inWorld(async (world, { source, output }) => {
+        const positions = await world.makePositions()
+        const holder = await opened(world, source)
+        const good = await positions.repair(source, soon())
+        expect(good.found).toEqual({ next: 5n, state: bytes('first') })
+        expect(await codeOf(holder.commit([], { next: 6n, state: bytes('') }, soon()))).toBe('fenced')
+        await good.close()
+        const other = { ...source, partition: 1 }
+        const missing = await positions.repair(other, soon())
+        expect(missing.found).toBeUndefined()
+        await missing.close()
+        expect(await codeOf(opened(world, other))).toBe('position-missing')
+        await world.damagePosition(source)
+        const damaged = await positions.repair(source, soon())
+        expect(damaged.found).toBe('damaged')
+        await damaged.commit([message(output, 0, 'repaired')], { next: 7n, state: bytes('again') }, soon())
+        await damaged.close()
+        const session = await opened(world, source)
+        expect(session.position).toEqual({ next: 7n, state: bytes('again') })
+        expect(await seen(world, output)).toEqual(['0:repaired'])
+        await session.close()
+      }),
+    )
+
+    it(
+      'renews no position that is young, and none that is not there',
+      inWorld(async (world, { source }) => {
+        const positions = await world.makePositions()
+        expect(await positions.renew(source, soon())).toBe(false)
+        expect(await codeOf(positions.renew({ ...source, partition: 1 }, soon()))).toBe('position-missing')
       }),
     )
 
@@ -163,7 +200,8 @@ export function sinkContract(name: string, makeWorld: () => Promise<SinkWorld>):
       'does not fence the holder of another partition',
       inWorld(async (world, { source, output }) => {
         const other = { ...source, partition: 1 }
-        await world.initPosition(other, { next: 0n, state: bytes('other') })
+        const positions = await world.makePositions()
+        await positions.init(other, { next: 0n, state: bytes('other') }, soon())
         const [one, two] = [await opened(world, source), await opened(world, other)]
         await one.commit([message(output, 1, 'one')], { next: 6n, state: bytes('') }, soon())
         await two.commit([message(output, 1, 'two')], { next: 1n, state: bytes('') }, soon())

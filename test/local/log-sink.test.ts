@@ -27,8 +27,7 @@ const makeWorld = (reach: (owner: Log, folder: string) => Promise<Log>) => async
     createTopic: async (topic, partitions) => {
       await owner.createTopic(topic, partitions)
     },
-    initPosition: (source, position) =>
-      createLocalPositions(owner, DEPLOYMENT).init(source, position, soon()),
+    makePositions: () => Promise.resolve(createLocalPositions(owner, DEPLOYMENT)),
     damagePosition: ({ topic, partition }) =>
       owner.commitGroup([
         { group: 'test.shadow.v1', topic, partition, next: 5n, metadata: new Uint8Array() },

@@ -1,6 +1,6 @@
 import { createKafkaSink, type KafkaSink } from '../../lib/adapters/kafka.ts'
 import { type SinkWorld, sinkContract } from '../contract-suites/sink.ts'
-import { Cluster, connection, settings, soon } from './world.ts'
+import { Cluster, connection, settings } from './world.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 
 const clock = { now: () => Date.now() }
@@ -16,7 +16,7 @@ const makeWorld = (): Promise<SinkWorld> => {
   return Promise.resolve({
     makeSink: () => Promise.resolve(makeSink()),
     createTopic: (topic, partitions) => cluster.createTopic(topic, partitions),
-    initPosition: (source, position) => makeSink().init(source, position, soon()),
+    makePositions: () => Promise.resolve(makeSink()),
     damagePosition: async ({ topic, partition }) => {
       // What every tool that resets offsets leaves behind: an offset without metadata.
       const admin = await cluster.admin()
