@@ -265,7 +265,10 @@ class Run {
     }
   }
 
-  /** Reads all of the audit that a source partition stands on, before it is taken over: that may take long. */
+  /**
+   * Reads all of the audit that a source partition stands on, before it is taken over: that may take long. What is left
+   * of it, or was left out because we are to end, is read behind the fence, where nothing is decided before that is done.
+   */
   async #survey(
     source: TopicPartition,
     candidates: readonly Candidate[],
@@ -281,8 +284,8 @@ class Run {
     const position = await positions.show(source, ingest.clock.now() + CALL_MS)
     if (position === undefined) throw positionMissing(source)
     const { head, control, homes } = parseState(position.state, ingest.settings.limits, Infinity)
-    if (homes !== undefined)
-      await audit.read(source, homes.audit, () => evidence.reaches(source, head, control))
+    const isEnough = (): boolean => this.#signal.aborted || evidence.reaches(source, head, control)
+    if (homes !== undefined) await audit.read(source, homes.audit, isEnough)
     return true
   }
 
