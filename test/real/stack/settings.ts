@@ -47,6 +47,7 @@ export async function writeCommandSettings(folder: string, place: CommandPlace):
     `contracts: ${join(stackFolder, 'contracts.bundle.json')}`,
     `directory: ${join(stackFolder, 'keys', 'directory.jws')}`,
     `roots: ${await file('roots.json', JSON.stringify(roots))}`,
+    `rootKey: file:${join(stackFolder, 'keys', 'root.json')}`,
     `keyService: local:${join(stackFolder, 'keys')}`,
     'signingKeys:',
     ...keys,
