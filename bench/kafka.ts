@@ -54,6 +54,7 @@ export interface KafkaRow {
   /** Of an invocation, milliseconds. */
   readonly p50: number
   readonly p99: number
+  readonly cpuMicroseconds: number
   /** Events per second over those of plain kafkajs with a transaction. */
   readonly ratio: number
   readonly ratioSpread: Spread
@@ -67,6 +68,8 @@ interface Figures {
   readonly eventsPerSecond: number
   readonly p50: number
   readonly p99: number
+  /** Processor time of an event in this process, whoever else has the machine meanwhile. */
+  readonly cpuMicroseconds: number
 }
 
 export async function kafka({ quick }: Setting): Promise<Result> {
@@ -117,10 +120,18 @@ async function tlsCost(world: KafkaWorld, plan: Plan): Promise<TlsCost> {
   }
 }
 
-/** Milliseconds of each invocation, by handler, in rounds. */
+/** A handler's part of a round. */
+interface Slot {
+  /** Milliseconds of each invocation. */
+  readonly times: readonly number[]
+  /** Processor time of all of them, microseconds. */
+  readonly cpu: number
+}
+
+/** Rounds, each with its slots by handler. */
 class Timings {
   readonly #events: number
-  readonly #rounds: ReadonlyMap<string, readonly number[]>[] = []
+  readonly #rounds: ReadonlyMap<string, Slot>[] = []
 
   /** @param events of an invocation */
   constructor(events: number) {
@@ -131,30 +142,34 @@ class Timings {
     return this.#rounds.length
   }
 
-  add(times: ReadonlyMap<string, readonly number[]>): void {
-    this.#rounds.push(times)
+  add(slots: ReadonlyMap<string, Slot>): void {
+    this.#rounds.push(slots)
   }
 
   figures(name: string): Figures {
-    const all = this.#rounds.flatMap((times) => times.get(name) ?? []).sort((a, b) => a - b)
+    const slots = this.#rounds.flatMap((round) => round.get(name) ?? [])
+    const all = slots.flatMap(({ times }) => times).sort((a, b) => a - b)
     const at = (share: number): number => all[Math.ceil(all.length * share) - 1] ?? Number.NaN
-    const speeds = this.#rounds.map((times) => this.#speed(times.get(name)))
+    const cpu = slots.map((slot) => slot.cpu / (slot.times.length * this.#events))
     return {
-      eventsPerSecond: Math.round(spreadOf(speeds).median),
+      eventsPerSecond: Math.round(spreadOf(slots.map((slot) => this.#speed(slot))).median),
       p50: rounded(at(0.5)),
       p99: rounded(at(0.99)),
+      cpuMicroseconds: rounded(spreadOf(cpu).median),
     }
   }
 
   /** Events per second of one over those of another, in the same round. */
   ratio(name: string, other: string): Spread {
-    return spreadOf(this.#rounds.map((times) => this.#speed(times.get(name)) / this.#speed(times.get(other))))
+    return spreadOf(this.#rounds.map((round) => this.#speed(round.get(name)) / this.#speed(round.get(other))))
   }
 
-  #speed(times: readonly number[] = []): number {
+  #speed({ times }: Slot = NO_SLOT): number {
     return (1000 * times.length * this.#events) / times.reduce((sum, time) => sum + time, 0)
   }
 }
+
+const NO_SLOT: Slot = { times: [], cpu: 0 }
 
 async function measure(
   site: Site,
@@ -182,20 +197,22 @@ async function round(
   slice: number,
   invocations: number,
   handlers: readonly (readonly [string, Invoke])[],
-): Promise<ReadonlyMap<string, readonly number[]>> {
+): Promise<ReadonlyMap<string, Slot>> {
   const events = []
   for (let count = 0; count < invocations; count++) events.push(await site.nextEvent(slice))
-  const times = new Map<string, number[]>()
+  const slots = new Map<string, Slot>()
   for (const [name, invoke] of handlers) {
-    const mine: number[] = []
+    const times: number[] = []
+    const before = process.cpuUsage()
     for (const event of events) {
       const start = performance.now()
       await invoke(event)
-      mine.push(performance.now() - start)
+      times.push(performance.now() - start)
     }
-    times.set(name, mine)
+    const { user, system } = process.cpuUsage(before)
+    slots.set(name, { times, cpu: user + system })
   }
-  return times
+  return slots
 }
 
 function rowOf(slice: number, partitions: number, timings: Timings): KafkaRow {
@@ -213,17 +230,27 @@ function rowOf(slice: number, partitions: number, timings: Timings): KafkaRow {
 }
 
 function tableOf(rows: readonly KafkaRow[], tls: TlsCost): Table {
-  const times = ({ p50, p99 }: Figures): string => `${p50.toFixed(1)} / ${p99.toFixed(1)}`
+  const times = ({ p50, p99, cpuMicroseconds }: Figures): string[] => [
+    `${p50.toFixed(1)} / ${p99.toFixed(1)}`,
+    cpuMicroseconds.toFixed(0),
+  ]
   return [
     [
-      ...['slice', 'partitions', 'events/s', 'p50 / p99, ms', '× with transaction'],
-      ...['events/s with transaction', 'p50 / p99, ms', 'events/s without', 'p50 / p99, ms'],
+      ...['slice', 'partitions', 'events/s', 'p50 / p99, ms', 'CPU, µs', '× with transaction'],
+      ...[
+        'events/s with transaction',
+        'p50 / p99, ms',
+        'CPU, µs',
+        'events/s without',
+        'p50 / p99, ms',
+        'CPU, µs',
+      ],
     ],
     ...rows.map((row) => [
-      ...[String(row.slice), String(row.partitions), String(row.eventsPerSecond), times(row)],
+      ...[String(row.slice), String(row.partitions), String(row.eventsPerSecond), ...times(row)],
       spreadText(row.ratioSpread),
-      ...[String(row.transaction.eventsPerSecond), times(row.transaction)],
-      ...[String(row.plain.eventsPerSecond), times(row.plain)],
+      ...[String(row.transaction.eventsPerSecond), ...times(row.transaction)],
+      ...[String(row.plain.eventsPerSecond), ...times(row.plain)],
     ]),
     [`TLS: ${tls.tls} events/s with, ${tls.plaintext} without: ${tls.costPercent.toFixed(1)} %`],
   ]
