@@ -82,7 +82,9 @@ async function freePort(): Promise<number> {
 }
 
 async function answering(url: string, server: ChildProcess): Promise<void> {
-  for (const end = Date.now() + START_MS; Date.now() < end; await sleep(100)) {
+  const end = Date.now() + START_MS
+  while (Date.now() < end) {
+    await sleep(100)
     if (server.exitCode !== null) throw new Error(`moto ended with status ${server.exitCode}`)
     const answer = await fetch(url, { signal: AbortSignal.timeout(1000) }).catch(() => undefined)
     if (answer !== undefined) return
