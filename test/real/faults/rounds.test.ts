@@ -170,5 +170,5 @@ describe('two live handlers for one partition', () => {
     }
     const sent = await judgeClean(arena)
     process.stdout.write(`faults: ${ZOMBIE_POINTS.length} zombies; ${sent} records, 0 lost, 0 twice\n`)
-  }, 180_000)
+  }, 400_000)
 })
