@@ -25,6 +25,8 @@ export interface Limit {
 interface SharedAdmin {
   readonly client: Admin
   readonly connected: Promise<void>
+  /** Connecting, and every question since. */
+  doing: Promise<unknown>
   /** Milliseconds since 1970. */
   used: number
 }
@@ -83,8 +85,10 @@ export class KafkaClients {
     if (this.#admin !== undefined && this.isStale(this.#admin.used)) this.#dropAdmin()
     const admin = (this.#admin ??= this.#connectAdmin())
     try {
-      await admin.connected
-      const answer = await question(admin.client)
+      const asking = admin.connected.then(() => question(admin.client))
+      // Others may give the client up meanwhile; a question under way could then still connect to a broker.
+      admin.doing = Promise.allSettled([admin.doing, asking]).then(() => undefined)
+      const answer = await asking
       admin.used = this.#clock.now()
       return answer
     } catch (error) {
@@ -151,28 +155,32 @@ export class KafkaClients {
     this.#closed = true
     const admin = this.#admin
     this.#admin = undefined
-    if (admin !== undefined) await disconnect(admin.client, admin.connected)
+    if (admin !== undefined) await disconnect(admin.client, admin.doing)
   }
 
   #connectAdmin(): SharedAdmin {
     const client = this.#kafka.admin({ retry: { retries: 0 } })
-    return { client, connected: this.connect(client), used: this.#clock.now() }
+    const connected = this.connect(client)
+    return { client, connected, doing: connected, used: this.#clock.now() }
   }
 
   #dropAdmin(): void {
     const admin = this.#admin
     this.#admin = undefined
-    if (admin !== undefined) void disconnect(admin.client, admin.connected)
+    if (admin !== undefined) void disconnect(admin.client, admin.doing)
   }
 }
 
-/** Ends a client whatever it is doing. It may still be connecting: then it is ended again when that is over. Never rejects. */
+/**
+ * Ends a client once what it is doing is over, which its time-outs bound: kafkajs would lose sight of a connection that is
+ * being made, and never end it. Waits for that no longer than a moment. Never rejects.
+ */
 export async function disconnect(client: Admin | Producer, underWay: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined
   const long = new Promise((resolve) => {
     timer = setTimeout(resolve, PATIENCE_MS)
   })
-  const ended = Promise.allSettled([client.disconnect(), underWay]).then(() => client.disconnect())
+  const ended = Promise.allSettled([underWay]).then(() => client.disconnect())
   await Promise.race([ended.catch(() => undefined), long])
   clearTimeout(timer)
 }
