@@ -73,6 +73,11 @@ export interface Signer {
   readonly alg: number
   /** 64 bytes. */
   sign(bytes: Uint8Array, deadline: number): Promise<Uint8Array>
+  /**
+   * Of a key that is replaced from time to time: the signer to use for the next piece of work, and for all of it, since
+   * its kid is signed too. Rejects with `Outage('signer-unavailable')`. Undefined: this one, always.
+   */
+  readonly current?: (deadline: number) => Promise<Signer>
 }
 
 /** A document kept somewhere else: key directory, contract bundle. */

@@ -13,6 +13,7 @@ import { digest } from '../envelope/crypto.ts'
 import type { Claims } from '../envelope/format.ts'
 import { MAX_CLOCK_LEAD_SECONDS } from '../envelope/verify.ts'
 import { parseRecord } from '../keys/authenticate.ts'
+import { currentSigner } from '../keys/signer.ts'
 import type {
   Message,
   Position,
@@ -247,7 +248,7 @@ class Restoring {
     deadline: number,
   ): Promise<{ readonly messages: readonly Message[]; readonly control: ControlChain }> {
     const { ingest } = this.#parts
-    const { settings, clock, signer } = ingest
+    const { settings, clock } = ingest
     const [directory, { digest: bundle }] = await Promise.all([
       ingest.directory.snapshot(deadline),
       ingest.contracts(deadline),
@@ -268,7 +269,7 @@ class Restoring {
         ...{ ...this.#control, from, next: from + 1n, head: last ?? FIRST_HEAD, entries: [entry] },
         ...{ deployment, software, epoch, time, unseen: 0, bundle, directory: policy.directory },
       },
-      signer,
+      await currentSigner(ingest.signer, deadline),
       deadline,
     )
     const message = (key: string, value: Uint8Array): Message => {

@@ -2,7 +2,8 @@
 import { controlTopicOf } from '../audit/entry.ts'
 import { type AuditHead, closeSegment, segmentKey } from '../audit/segment.ts'
 import { prove } from '../envelope/seal.ts'
-import type { Message, SourceRecord, TopicPartition } from '../ports.ts'
+import { currentSigner } from '../keys/signer.ts'
+import type { Message, Signer, SourceRecord, TopicPartition } from '../ports.ts'
 import type { Gate } from './admit.ts'
 import { encodeState } from './position.ts'
 import { type Draft, type DraftOutput, placeOf } from './route.ts'
@@ -66,11 +67,12 @@ export class Transaction {
     if (last === undefined) return
     const lane = this.#lane
     const link = this.#redrives ? this.#controlLink() : this.#decisionLink(last)
-    const outputs = await this.#signedOutputs(deadline)
+    const signer = await currentSigner(this.#parts.signer, deadline)
+    const outputs = await this.#signedOutputs(signer, deadline)
     const quarantine = this.#drafts.flatMap((draft) => draft.quarantine ?? [])
     const entries = this.#drafts.map(({ entry }) => entry)
     const time = Math.floor(this.#gate.now() / 1000)
-    const segment = await this.#segment(link, entries, time, deadline)
+    const segment = await this.#segment(link, entries, time, signer, deadline)
     const { next, head, control } = this.#redrives
       ? { next: lane.next, head: lane.head, control: { head: segment.head, count: link.next, time } }
       : { next: link.next, head: segment.head, control: lane.control }
@@ -99,8 +101,7 @@ export class Transaction {
   }
 
   /** The outputs to one partition as one batch: one signature for all of them. */
-  async #signedOutputs(deadline: number): Promise<Message[]> {
-    const { signer } = this.#parts
+  async #signedOutputs(signer: Signer, deadline: number): Promise<Message[]> {
     const bound = {
       kid: signer.kid,
       alg: signer.alg,
@@ -132,9 +133,10 @@ export class Transaction {
     link: Link,
     entries: readonly Message[],
     time: number,
+    signer: Signer,
     deadline: number,
   ): Promise<{ message: Message; head: AuditHead }> {
-    const { settings, signer } = this.#parts
+    const { settings } = this.#parts
     const { outlet, replay } = this.#lane
     const unseen = replay.takeUnseen()
     const fields = {

@@ -12,6 +12,7 @@ import { CONTENT_TYPE_HINT } from '../keys/authenticate.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
+import { currentSigner } from '../keys/signer.ts'
 import { type EventInput, type PreparedEvent, prepareEvents, type Refusal, RefusedEvents } from './event.ts'
 import { cutIntoGroups, Lane, type Load } from './lane.ts'
 import { checkOptions, isText } from './options.ts'
@@ -215,20 +216,26 @@ export function createSealer(options: SealerOptions): Sealer {
     return encrypted
   }
 
-  const sign = (bodies: readonly SealedBody[]): Promise<Uint8Array[]> =>
-    prove(bodies, {
-      kid: signer.kid,
-      alg: signer.alg,
+  const answered = <T>(asked: Promise<T>, deadline: number): Promise<T> =>
+    byDeadline(asked, deadline, clock, () => {
+      return new Outage('signer-unavailable', 'the signer does not answer')
+    })
+
+  const sign = async (bodies: readonly SealedBody[]): Promise<Uint8Array[]> => {
+    const until = clock.now() + timeoutMs
+    const own = await answered(currentSigner(signer, until), until)
+    return prove(bodies, {
+      kid: own.kid,
+      alg: own.alg,
       sign: async (bytes) => {
         const deadline = clock.now() + timeoutMs
-        const signature = await byDeadline(signer.sign(bytes, deadline), deadline, clock, () => {
-          return new Outage('signer-unavailable', 'the signer does not answer')
-        })
-        if (signature.length !== suiteOf(signer.alg)?.signatureBytes)
+        const signature = await answered(own.sign(bytes, deadline), deadline)
+        if (signature.length !== suiteOf(own.alg)?.signatureBytes)
           throw new Outage('signer-unavailable', 'the signer gave a signature of another length')
         return signature
       },
     })
+  }
 
   /** Puts a call's events into their lanes; resolves to their messages, in the order of the events. */
   const call = async (

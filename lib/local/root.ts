@@ -13,6 +13,7 @@ import {
   exportPublicJwk,
   generateKeyPair,
   importPrivateKey,
+  type PrivateJwk,
   type PrivateKey,
   type PublicKey,
   publicKeyOf,
@@ -41,6 +42,8 @@ export interface LocalKeys {
   enrol(principals: readonly LocalEnrolment[]): Promise<void>
   /** Throws `TypeError` for an issuer that was not enrolled. */
   signer(iss: string): Signer
+  /** The private key that it was enrolled with. */
+  privateJwk(iss: string): PrivateJwk
   /** The same for the KEK that it seals under. */
   kek(iss: string): Kek
 }
@@ -140,6 +143,10 @@ class FolderKeys implements LocalKeys {
 
   signer(iss: string): Signer {
     return localSigner(this.#principal(iss).privateKey)
+  }
+
+  privateJwk(iss: string): PrivateJwk {
+    return exportPrivateJwk(this.#principal(iss).privateKey)
   }
 
   kek(iss: string): Kek {

@@ -5,10 +5,8 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { equal, random } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
-import type { Clock, SecretStore } from '../ports.ts'
+import type { Clock, SecretStage, SecretStore, SecretVersion, StagedSecrets } from '../ports.ts'
 import { damaged, isObject, makePrivateFolder, readPrivateJson, writePrivateFile } from './private-file.ts'
-
-export type SecretStage = 'AWSCURRENT' | 'AWSPENDING' | 'AWSPREVIOUS'
 
 export class SecretError extends Error {
   override readonly name:
@@ -23,18 +21,18 @@ export class SecretError extends Error {
 /** `read` is the port's: the current version, every failure an `Outage`. The rest throws `SecretError`. */
 export interface LocalSecretStore extends SecretStore {
   /** The version of a stage. */
-  readStage(
-    name: string,
-    stage: SecretStage,
-  ): Promise<{ readonly value: Uint8Array; readonly version: string }>
+  readStage(name: string, stage: SecretStage): Promise<SecretVersion>
   /**
    * Adds a version. The same token again changes nothing if the value is the same, and is
    * `ResourceExistsException` if it is not. A secret's first version becomes current whatever the stage.
    * @returns the version: the token
    */
   put(name: string, value: Uint8Array, stage?: SecretStage, token?: string): Promise<string>
-  /** Makes a version current; the one before becomes `AWSPREVIOUS`. Again: no change. */
-  promote(name: string, version: string): Promise<void>
+  /**
+   * Makes a version current; the one before becomes `AWSPREVIOUS`. Again: no change. With `from`, only where that is
+   * current, and else `InvalidParameterException`.
+   */
+  promote(name: string, version: string, from?: string): Promise<void>
 }
 
 /** Secrets Manager's own bound. */
@@ -45,6 +43,8 @@ interface Secret {
   /** By version: base64url of the value. */
   readonly versions: ReadonlyMap<string, string>
   readonly stages: ReadonlyMap<SecretStage, string>
+  /** By version, milliseconds since 1970; an older file has none. */
+  readonly created: ReadonlyMap<string, number>
 }
 
 const STAGES: readonly SecretStage[] = ['AWSCURRENT', 'AWSPENDING', 'AWSPREVIOUS']
@@ -74,13 +74,14 @@ class FileSecrets implements LocalSecretStore {
     }
   }
 
-  async readStage(name: string, stage: SecretStage): Promise<{ value: Uint8Array; version: string }> {
+  async readStage(name: string, stage: SecretStage): Promise<SecretVersion> {
     const secret = await this.#load(name)
     const version = secret?.stages.get(stage)
     const value = version === undefined ? undefined : secret?.versions.get(version)
     if (version === undefined || value === undefined)
       throw new SecretError('ResourceNotFoundException', `no ${stage} version of the secret ${name}`)
-    return { value: Buffer.from(value, 'base64url'), version }
+    const createdAt = secret?.created.get(version) ?? 0
+    return { value: Buffer.from(value, 'base64url'), version, createdAt }
   }
 
   async put(
@@ -102,17 +103,20 @@ class FileSecrets implements LocalSecretStore {
       }
       const versions = new Map(secret?.versions).set(token, Buffer.from(value).toString('base64url'))
       const first: SecretStage = secret === undefined ? 'AWSCURRENT' : stage
-      return { versions, stages: moved(secret?.stages ?? new Map(), first, token) }
+      const created = new Map(secret?.created).set(token, this.#clock.now())
+      return { versions, created, stages: moved(secret?.stages ?? new Map(), first, token) }
     })
     return token
   }
 
-  async promote(name: string, version: string): Promise<void> {
+  async promote(name: string, version: string, from?: string): Promise<void> {
     await this.#change(name, (secret) => {
       if (secret?.versions.has(version) !== true)
         throw new SecretError('ResourceNotFoundException', `the secret ${name} has no version ${version}`)
       if (secret.stages.get('AWSCURRENT') === version) return undefined
-      return { versions: secret.versions, stages: moved(secret.stages, 'AWSCURRENT', version) }
+      if (from !== undefined && secret.stages.get('AWSCURRENT') !== from)
+        throw new SecretError('InvalidParameterException', `${from} is not current in the secret ${name}`)
+      return { ...secret, stages: moved(secret.stages, 'AWSCURRENT', version) }
     })
   }
 
@@ -126,14 +130,17 @@ class FileSecrets implements LocalSecretStore {
     const path = this.#path(name)
     const stored = await readPrivateJson(path)
     if (stored === undefined) return undefined
-    const { versions, stages } = stored
-    if (!isObject(versions) || !isObject(stages)) throw damaged(path)
+    const { versions, stages, created = {} } = stored
+    if (!isObject(versions) || !isObject(stages) || !isObject(created)) throw damaged(path)
     const text = (value: unknown): string => {
       if (typeof value !== 'string') throw damaged(path)
       return value
     }
     return {
       versions: new Map(Object.entries(versions).map(([version, value]) => [version, text(value)])),
+      created: new Map(
+        Object.entries(created).flatMap(([version, at]) => (typeof at === 'number' ? [[version, at]] : [])),
+      ),
       stages: new Map(
         STAGES.flatMap((stage) =>
           Object.hasOwn(stages, stage) ? [[stage, text(stages[stage])] as const] : [],
@@ -149,7 +156,11 @@ class FileSecrets implements LocalSecretStore {
       if (changed === undefined) return
       const staged = new Set(changed.stages.values())
       const versions = [...changed.versions].filter(([version]) => staged.has(version))
-      const stored = { versions: Object.fromEntries(versions), stages: Object.fromEntries(changed.stages) }
+      const stored = {
+        versions: Object.fromEntries(versions),
+        stages: Object.fromEntries(changed.stages),
+        created: Object.fromEntries([...changed.created].filter(([version]) => staged.has(version))),
+      }
       await writePrivateFile(this.#path(name), `${JSON.stringify(stored, null, 1)}\n`)
     })
     this.#writing = turn.catch(() => undefined)
@@ -169,6 +180,57 @@ function moved(
   if (before !== undefined) next.set('AWSPREVIOUS', before)
   if (next.get('AWSPENDING') === version) next.delete('AWSPENDING')
   return next
+}
+
+/** The store as the port that rotation asks. */
+export function localStagedSecrets(store: LocalSecretStore, clock: Clock): StagedSecrets {
+  const tried = async <T>(name: string, deadline: number, ask: () => Promise<T>): Promise<T> => {
+    if (clock.now() >= deadline) throw new Outage('secret-unavailable', `no time left for the secret ${name}`)
+    try {
+      return await ask()
+    } catch (cause) {
+      throw new Outage('secret-unavailable', `the secret ${name} cannot be used`, { cause })
+    }
+  }
+  return {
+    read: (name, deadline) => store.read(name, deadline),
+    find: (name, stage, deadline) =>
+      tried(name, deadline, () =>
+        orElse(store.readStage(name, stage), 'ResourceNotFoundException', undefined),
+      ),
+    stage: (name, value, stage, token, deadline) =>
+      tried(name, deadline, () =>
+        orElse(
+          store.put(name, value, stage, token).then(() => 'staged' as const),
+          'ResourceExistsException',
+          'taken' as const,
+        ),
+      ),
+    promote: (name, version, from, deadline) =>
+      tried(name, deadline, () =>
+        orElse(
+          store.promote(name, version, from).then(() => 'promoted' as const),
+          'InvalidParameterException',
+          'changed' as const,
+        ),
+      ),
+  }
+}
+
+/** What it resolves to, or `instead` where it is refused by this name. */
+async function orElse<T, U>(asked: Promise<T>, name: SecretError['name'], instead: U): Promise<T | U> {
+  try {
+    return await asked
+  } catch (error) {
+    if (error instanceof SecretError && error.name === name) return instead
+    throw error
+  }
+}
+
+/** Makes a secret that is not there yet. */
+export async function ensureSecret(store: LocalSecretStore, name: string, make: () => string): Promise<void> {
+  const found = await orElse(store.readStage(name, 'AWSCURRENT'), 'ResourceNotFoundException', undefined)
+  if (found === undefined) await store.put(name, Buffer.from(make()))
 }
 
 /** Gives each domain a pseudonym key that has none yet (keys/pseudonyms.ts reads them). */

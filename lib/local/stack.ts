@@ -18,6 +18,7 @@ import { createDirectory } from '../keys/directory-reader.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
 import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
+import { type SecretSignerOptions, secretSigners } from '../keys/signing-secret.ts'
 import type { Clock, DocumentSource, Kek, KeyService, Signer } from '../ports.ts'
 import { openLocalKeyService } from './key-service.ts'
 import { localKeyPort } from './key-service-port.ts'
@@ -28,7 +29,7 @@ import { openLog } from './log-open.ts'
 import { createLocalPositions, createLocalSink } from './log-sink.ts'
 import { writePrivateFile } from './private-file.ts'
 import { type LocalKeys, openLocalKeys } from './root.ts'
-import { ensurePseudonymKeys, openLocalSecrets } from './secrets.ts'
+import { ensurePseudonymKeys, ensureSecret, openLocalSecrets } from './secrets.ts'
 
 /** The gateway's name on every embedded stack. */
 export const LOCAL_GATEWAY = 'sealgate-local'
@@ -36,6 +37,8 @@ const DEPLOYMENT = 'local'
 export const AUDIT_TOPIC: string = `${DEPLOYMENT}.audit`
 export const QUARANTINE_TOPIC: string = `${DEPLOYMENT}.quarantine`
 const PSEUDONYMS = 'pseudonyms'
+/** The secret that holds the gateway's signing key, which `sealgate rotate` replaces. */
+export const LOCAL_SIGNING_SECRET: string = 'signing-gateway'
 const MAX_VALUE_BYTES = 1_048_576
 const MAX_LIFE_SECONDS = 86_400
 /** Outputs and quarantined records are longer than what came in by at most this (sealed-event.md §7). */
@@ -52,6 +55,8 @@ export interface StackOptions {
   readonly partitions?: number
   /** Name and version, for the audit. */
   readonly software: string
+  /** How long the gate goes on with a signing key that it has read. */
+  readonly signing?: Pick<SecretSignerOptions, 'maxAgeMs' | 'holdMs'>
 }
 
 /** What a producer needs for sealing: the options of `createSealer` that come from its surroundings. */
@@ -98,7 +103,7 @@ export async function openStack(options: StackOptions): Promise<Stack> {
   refuseTakenTopics(contracts)
   const log = await openLog(join(folder, 'log'))
   try {
-    const world = await openWorld(folder, contracts)
+    const world = await openWorld(folder, contracts, options.signing)
     await writePrivateFile(join(folder, BUNDLE_FILE), bundle)
     await world.enrol()
     await setUp(log, world, options.partitions ?? 4)
@@ -155,22 +160,30 @@ interface World {
   readonly clock: Clock
   readonly contracts: Contracts
   readonly keys: LocalKeys
+  /** Signs with the key that is current in the gateway's secret. */
+  gatewaySigner(): Signer
   keyServiceOf(principal: string): KeyService
   pseudonyms(deadline: number): Promise<Pseudonyms>
   enrol(): Promise<void>
 }
 
-async function openWorld(folder: string, contracts: Contracts): Promise<World> {
+async function openWorld(
+  folder: string,
+  contracts: Contracts,
+  signing: StackOptions['signing'] = {},
+): Promise<World> {
   const clock: Clock = { now: () => Date.now() }
   const keyFolder = join(folder, 'keys')
   const keyService = await openLocalKeyService(keyFolder, clock)
   const keys = await openLocalKeys(keyFolder, keyService, clock)
   const secrets = await openLocalSecrets(join(folder, 'secrets'), clock)
+  const current = secretSigners({ ...signing, secrets, secret: LOCAL_SIGNING_SECRET, clock })
   let read: { at: number; pseudonyms: Promise<Pseudonyms> } | undefined
   return {
     clock,
     contracts,
     keys,
+    gatewaySigner: () => ({ ...keys.signer(LOCAL_GATEWAY), current }),
     keyServiceOf: (principal) =>
       shieldKeyService(localKeyPort(keyService, clock, principal), { clock, random: Math.random }),
     pseudonyms: (deadline) => {
@@ -190,6 +203,7 @@ async function openWorld(folder: string, contracts: Contracts): Promise<World> {
         ...Array.from(issuers, (iss) => ({ iss, readers: [LOCAL_GATEWAY] })),
         { iss: LOCAL_GATEWAY, readers: [...consumers] },
       ])
+      await ensureSecret(secrets, LOCAL_SIGNING_SECRET, () => JSON.stringify(keys.privateJwk(LOCAL_GATEWAY)))
       await ensurePseudonymKeys(secrets, PSEUDONYMS, domainsOf(contracts))
     },
   }
@@ -296,7 +310,7 @@ function gateParts(
     sink: createLocalSink(log, { deployment: DEPLOYMENT }),
     directory: createDirectory({ ...directory, clock }),
     dataKeys: createDataKeys({ keyService, clock }),
-    signer: keys.signer(LOCAL_GATEWAY),
+    signer: world.gatewaySigner(),
     contracts: () => Promise.resolve(contracts),
     pseudonyms: (deadline) => world.pseudonyms(deadline),
     newSealingKeys: () => createSealingKeys({ keyService, clock }),
