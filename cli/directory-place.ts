@@ -17,7 +17,7 @@ import { readLocalRoot } from '../lib/local/root.ts'
 import type { DocumentSource, DocumentStore, Signer } from '../lib/ports.ts'
 import { EXIT, oneLine } from './io.ts'
 import { wholeNumber } from './numbers.ts'
-import { choosePlace, type KeySettings, readKeySettings } from './settings.ts'
+import { choosePlace, type KeySettings, type PlaceSettings, readKeySettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 /** What is asked of a directory may take so long, writing included. */
@@ -94,13 +94,7 @@ export async function openDirectoryPlace(
     { ...(folder !== undefined && { folder }), ...(settings !== undefined && { settings }) },
     terminal.env,
   )
-  const { trust, stateFolder } =
-    'folder' in place
-      ? { trust: await localTrust(place.folder), stateFolder: place.folder }
-      : {
-          trust: readKeySettings(place.cluster, needsRoot),
-          stateFolder: join(dirname(place.cluster.file ?? STATE_FOLDER), STATE_FOLDER),
-        }
+  const { trust, stateFolder } = await directoryTrust(place, needsRoot)
   const { directory, roots, rootKey } = trust
   const options = { outage: 'directory-unavailable', clock: terminal } as const
   return {
@@ -114,6 +108,16 @@ export async function openDirectoryPlace(
       return rootSigner(rootKey, roots, terminal, deadline)
     },
   }
+}
+
+/** What a place trusts, and with `needsRoot` what signs there; and where this user's challenges are kept. */
+export async function directoryTrust(
+  place: PlaceSettings,
+  needsRoot: boolean,
+): Promise<{ readonly trust: KeySettings; readonly stateFolder: string }> {
+  if ('folder' in place) return { trust: await localTrust(place.folder), stateFolder: place.folder }
+  const stateFolder = join(dirname(place.cluster.file ?? STATE_FOLDER), STATE_FOLDER)
+  return { trust: readKeySettings(place.cluster, needsRoot), stateFolder }
 }
 
 /** Beside the settings file, or in the working directory. */

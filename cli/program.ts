@@ -15,6 +15,7 @@ import { addKeysCommands } from './keys.ts'
 import { addLocalCommands } from './local.ts'
 import { addPositionCommands } from './position.ts'
 import { addQuarantineCommands } from './quarantine.ts'
+import { addRotateCommands } from './rotate.ts'
 import { addSealCommands } from './seal.ts'
 import { addSendCommand } from './send.ts'
 import { addTailCommand } from './tail.ts'
@@ -62,6 +63,7 @@ function newProgram(terminal: Terminal): Command {
   addAuditCommands(program, terminal, openAudit(terminal))
   addDirectoryCommands(program, terminal)
   addKeysCommands(program, terminal)
+  addRotateCommands(program, terminal)
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)

@@ -17,6 +17,7 @@ import {
   sign as signBytes,
   timingSafeEqual,
   verify as verifyBytes,
+  X509Certificate,
 } from 'node:crypto'
 import { A256GCM, ED25519, type SignatureSuite } from './suite.ts'
 
@@ -176,6 +177,12 @@ export function thumbprint(key: PublicKey): Buffer {
   const { kty, crv, x, y } = exportPublicJwk(key)
   const members = y === undefined ? { crv, kty, x } : { crv, kty, x, y }
   return digest(Buffer.from(JSON.stringify(members)))
+}
+
+/** Between which times a PEM certificate is valid, milliseconds since 1970; the first of a chain. Throws where it is none. */
+export function certificateLife(pem: Uint8Array): { readonly from: number; readonly until: number } {
+  const { validFromDate, validToDate } = new X509Certificate(pem)
+  return { from: validFromDate.getTime(), until: validToDate.getTime() }
 }
 
 /** 64 bytes: Ed25519 (RFC 8032) or r‖s over SHA-256 (ESP256). */

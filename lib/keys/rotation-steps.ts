@@ -1,33 +1,29 @@
 /**
- * Looks at the world for a rotation and carries its steps out (keys.md §3). Every step may be done twice, by two, or by
- * one who died at it: what another has done meanwhile is left as it is.
+ * Carries the steps of a rotation out (keys.md §3). Every step may be done twice, by two, or by one who died at it: what
+ * another has done meanwhile is left as it is.
  */
 import { digest, equal, publicKeyOf, random, sign, thumbprint, verify } from '../envelope/crypto.ts'
-import { ConfigError, type Fault, Outage } from '../errors.ts'
-import type { Clock, SecretVersion, StagedSecrets } from '../ports.ts'
-import { parseDirectory, type SigningKeyEntry } from './directory-document.ts'
-import { publishChange, type PublisherOptions } from './directory-publisher.ts'
+import { Outage } from '../errors.ts'
+import type { StagedSecrets } from '../ports.ts'
+import type { SigningKeyEntry } from './directory-document.ts'
+import { type DirectoryChange, publishChange, type PublisherOptions } from './directory-publisher.ts'
 import {
-  type HeldPassword,
   planRotation,
   type Rotation,
   type RotationPlan,
   type RotationPolicy,
-  type RotationState,
   type RotationStep,
-  type ScramRotation,
-  type ScramState,
-  type ScramUser,
   type SigningKeyRotation,
-  type SigningKeyState,
 } from './rotation.ts'
-import { kidOf, newSigningSecret, readSigningSecret } from './signing-secret.ts'
-
-/** A user and a password, as they are kept in a secret. */
-export interface ScramLogin {
-  readonly username: string
-  readonly password: string
-}
+import {
+  needed,
+  readDocument,
+  readLogin,
+  readRotation,
+  type RotationView,
+  type ScramLogin,
+} from './rotation-state.ts'
+import { newSigningSecret, readSigningSecret } from './signing-secret.ts'
 
 /** Kafka's users. Rejects with `Outage`. */
 export interface ScramUsers {
@@ -39,192 +35,11 @@ export interface ScramUsers {
   logIn(login: ScramLogin, deadline: number): Promise<void>
 }
 
-/** Rotation of symmetric keys in a key service. Rejects with `Outage`. */
-export interface KeyMaterial {
-  describe(
-    key: string,
-    deadline: number,
-  ): Promise<{
-    readonly periodDays: number | undefined
-    /** Milliseconds since 1970. */
-    readonly rotatedAt: number | null
-    readonly dueAt: number | null
-    readonly onDemandLeft: number
-  }>
-  enableRotation(key: string, days: number, deadline: number): Promise<void>
-  rotateOnDemand(key: string, deadline: number): Promise<void>
-}
-
-export interface RotationPorts {
-  readonly clock: Clock
-  readonly secrets: StagedSecrets
+export interface RotationPorts extends RotationView {
   /** Publishes the key directory. */
   readonly directory: PublisherOptions
-  /** Undefined where no rotation needs it, as with the next. */
   readonly users?: ScramUsers
-  readonly keyMaterial?: KeyMaterial
-  /** Since when something that is only watched is as it is, and when it ends; milliseconds since 1970. */
-  readonly watch?: (
-    rotation: Rotation,
-    deadline: number,
-  ) => Promise<{ readonly rotatedAt: number | null; readonly dueAt: number | null }>
 }
-
-/** What the world shows of a rotation. Rejects with `ConfigError`, all faults at once, where a secret is of another shape; else `Outage`. */
-export async function readRotation(
-  rotation: Rotation,
-  ports: RotationPorts,
-  deadline: number,
-): Promise<RotationState> {
-  switch (rotation.kind) {
-    case 'signing-key':
-      return readSigningKey(rotation, ports, deadline)
-    case 'scram':
-      return readScram(rotation, ports, deadline)
-    case 'kms-key': {
-      const { rotatedAt, dueAt, ...found } = await needed(ports.keyMaterial).describe(rotation.key, deadline)
-      return { kind: rotation.kind, ...found, rotatedAt: seconds(rotatedAt), dueAt: seconds(dueAt) }
-    }
-    case 'directory': {
-      const { version, issuedAt, expiresAt } = await readDocument(ports, deadline)
-      return { kind: rotation.kind, version, issuedAt, expiresAt }
-    }
-    case 'pseudonym-keys':
-    case 'certificate':
-    case 'directory-root': {
-      const { rotatedAt, dueAt } = await needed(ports.watch)(rotation, deadline)
-      return { kind: rotation.kind, rotatedAt: seconds(rotatedAt), dueAt: seconds(dueAt) }
-    }
-  }
-}
-
-const seconds = (ms: number | null): number | null => (ms === null ? null : Math.floor(ms / 1000))
-
-function needed<T>(port: T | undefined): T {
-  if (port === undefined) throw new TypeError('a rotation of this kind needs a port that is not there')
-  return port
-}
-
-const readDocument = async ({ directory }: RotationPorts, deadline: number) => {
-  const found = await directory.store.find(deadline)
-  if (found !== undefined) return parseDirectory(found.bytes, directory.roots).document
-  const fix = 'Make the first version with sealgate directory init.'
-  throw new ConfigError([{ where: 'key directory', what: 'There is none.', fix }])
-}
-
-/** The versions of a secret, by `read`; gathers what is wrong with each. */
-class Shelf<T> {
-  readonly faults: Fault[] = []
-  readonly #ports: RotationPorts
-  readonly #read: (version: SecretVersion, where: string) => T
-  readonly #deadline: number
-
-  constructor(ports: RotationPorts, read: (version: SecretVersion, where: string) => T, deadline: number) {
-    this.#ports = ports
-    this.#read = read
-    this.#deadline = deadline
-  }
-
-  async take(secret: string, stage: 'AWSCURRENT' | 'AWSPENDING' | 'AWSPREVIOUS'): Promise<T | undefined> {
-    const found = await this.#ports.secrets.find(secret, stage, this.#deadline)
-    if (found === undefined) return undefined
-    try {
-      return this.#read(found, `${secret} (${stage})`)
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error
-      this.faults.push(...error.faults)
-      return undefined
-    }
-  }
-
-  async current(secret: string, fix: string): Promise<T | undefined> {
-    const before = this.faults.length
-    const found = await this.take(secret, 'AWSCURRENT')
-    if (found === undefined && this.faults.length === before)
-      this.faults.push({ where: secret, what: 'It has no current value.', fix })
-    return found
-  }
-}
-
-async function readSigningKey(
-  { iss, secret }: SigningKeyRotation,
-  ports: RotationPorts,
-  deadline: number,
-): Promise<SigningKeyState> {
-  const held = ({ value, version }: SecretVersion, where: string) => {
-    return { version, kid: kidOf(readSigningSecret(value, where)) }
-  }
-  const shelf = new Shelf(ports, held, deadline)
-  // In this order: a key that moves from pending to current meanwhile is seen at least once.
-  const pending = await shelf.take(secret, 'AWSPENDING')
-  const current = await shelf.current(
-    secret,
-    `Put a private JWK there whose public half ${iss} has enrolled.`,
-  )
-  const previous = await shelf.take(secret, 'AWSPREVIOUS')
-  if (current === undefined || shelf.faults.length > 0) throw new ConfigError(shelf.faults)
-  const { signingKeys } = await readDocument(ports, deadline)
-  const rows = signingKeys.filter((row) => row.iss === iss)
-  const taken = signingKeys.find((row) => row.kid === current.kid && row.iss !== iss)
-  if (taken !== undefined) {
-    const fix = `Correct iss, or keep a key of ${iss} there.`
-    throw new ConfigError([{ where: secret, what: `Its key is enrolled for ${taken.iss}, not ${iss}.`, fix }])
-  }
-  const isMoved = pending?.version === current.version
-  return { kind: 'signing-key', current, pending: isMoved ? undefined : pending, previous, rows }
-}
-
-async function readScram(
-  { pointer, users }: ScramRotation,
-  ports: RotationPorts,
-  deadline: number,
-): Promise<ScramState> {
-  const held = ({ value, version, createdAt }: SecretVersion, where: string) => {
-    return { version, createdAt: Math.floor(createdAt / 1000), ...readLogin(value, where) }
-  }
-  const shelf = new Shelf(ports, held, deadline)
-  const fix = 'Put {"username","password"} there (docs/rotation.md).'
-  const told = await shelf.current(pointer, fix)
-  const read = async (secret: string): Promise<ScramUser | undefined> => {
-    const pending = await shelf.take(secret, 'AWSPENDING')
-    const current = await shelf.current(secret, fix)
-    if (current === undefined) return undefined
-    const { username } = current
-    const isMoved = pending === undefined || pending.version === current.version
-    if (!isMoved && pending.username !== username)
-      shelf.faults.push({ where: secret, what: 'Its pending version is of another user.', fix })
-    return { secret, username, current: heldOnly(current), pending: isMoved ? undefined : heldOnly(pending) }
-  }
-  const first = await read(users[0])
-  const second = await read(users[1])
-  if (first !== undefined && first.username === second?.username)
-    shelf.faults.push({ where: users[1], what: `Both users are ${first.username}.`, fix: 'Take two.' })
-  if (told !== undefined && first !== undefined && second !== undefined)
-    if (![first.username, second.username].includes(told.username))
-      shelf.faults.push({ where: pointer, what: `${told.username} is neither of the two users.`, fix })
-  if (told === undefined || first === undefined || second === undefined || shelf.faults.length > 0)
-    throw new ConfigError(shelf.faults)
-  return { kind: 'scram', pointer: { ...heldOnly(told), username: told.username }, users: [first, second] }
-}
-
-const heldOnly = ({ version, createdAt }: HeldPassword): HeldPassword => ({ version, createdAt })
-
-function readLogin(value: Uint8Array, where: string): ScramLogin {
-  const fields = new Map<string, unknown>()
-  try {
-    const parsed: unknown = JSON.parse(Buffer.from(value).toString())
-    if (typeof parsed === 'object' && parsed !== null)
-      for (const [name, field] of Object.entries(parsed)) fields.set(name, field)
-  } catch {
-    // A parser's message quotes what it read.
-  }
-  const [username, password] = [fields.get('username'), fields.get('password')]
-  if (isFilled(username) && isFilled(password)) return { username, password }
-  const fix = 'Make it {"username":"…","password":"…"}.'
-  throw new ConfigError([{ where, what: 'It holds no user name and password.', fix }])
-}
-
-const isFilled = (text: unknown): text is string => typeof text === 'string' && text !== ''
 
 /** Carries out one step. Resolves where it is done or another has done it; a wait is no step to carry out. */
 export async function applyRotation(
@@ -237,14 +52,8 @@ export async function applyRotation(
   switch (step.do) {
     case 'wait':
       throw new TypeError('a wait is not carried out')
-    case 'stage-key': {
-      const { secret } = of(rotation, 'signing-key')
-      const current = await secrets.find(secret, 'AWSCURRENT', deadline)
-      if (current === undefined) return
-      const { suite } = readSigningSecret(current.value, secret)
-      await secrets.stage(secret, newSigningSecret(suite), 'AWSPENDING', successorOf(step.after), deadline)
-      return
-    }
+    case 'stage-key':
+      return stageSigningKey(of(rotation, 'signing-key'), successorOf(step.after), ports, deadline)
     case 'enrol-key':
       return enrol(step, of(rotation, 'signing-key'), ports, deadline)
     case 'promote':
@@ -316,6 +125,19 @@ const isOf = <K extends Rotation['kind']>(
 const successorOf = (versions: string): string =>
   digest(Buffer.from(`sealgate rotation\0${versions}`)).toString('hex')
 
+/** Makes the pending key of a secret: of the algorithm that the current one has, and with this id. */
+export async function stageSigningKey(
+  { secret }: SigningKeyRotation,
+  token: string,
+  { secrets }: RotationPorts,
+  deadline: number,
+): Promise<void> {
+  const current = await secrets.find(secret, 'AWSCURRENT', deadline)
+  if (current === undefined) return
+  const { suite } = readSigningSecret(current.value, secret)
+  await secrets.stage(secret, newSigningSecret(suite), 'AWSPENDING', token, deadline)
+}
+
 async function enrol(
   { version, kid, life }: Extract<RotationStep, { do: 'enrol-key' }>,
   { iss, secret }: SigningKeyRotation,
@@ -351,7 +173,7 @@ async function change(
   ports: RotationPorts,
   deadline: number,
   kid: string,
-  draw: (row: SigningKeyEntry, draft: Parameters<Parameters<typeof publishChange>[1]>[0]) => void,
+  draw: (row: SigningKeyEntry, draft: Parameters<DirectoryChange>[0]) => void,
 ): Promise<void> {
   await publishChange(
     ports.directory,
@@ -386,14 +208,15 @@ export interface Turn {
 const MAX_STEPS = 32
 
 /**
- * Carries out what can be done now, and plans anew after each step. `onStep` is told of each that is done. Rejects where
- * a step fails; those before it stand, and the next run goes on from there.
+ * Carries out what can be done now, and plans anew after each step. `onStep` is told of each that is done; with `only`
+ * no others are done. Rejects where a step fails; those before it stand, and the next run goes on from there.
  */
 export async function runRotation(
   policy: RotationPolicy,
   ports: RotationPorts,
   deadline: number,
   onStep: (step: RotationStep) => void = () => undefined,
+  only: (step: RotationStep) => boolean = () => true,
 ): Promise<Turn> {
   const done: RotationStep[] = []
   let { now: isAsked = false } = policy
@@ -401,7 +224,7 @@ export async function runRotation(
     const state = await readRotation(policy.rotation, ports, deadline)
     const at = Math.floor(ports.clock.now() / 1000)
     const plan = planRotation(state, { ...policy, now: isAsked }, at)
-    const todo = plan.steps.filter((step) => step.do !== 'wait')
+    const todo = plan.steps.filter((step) => step.do !== 'wait' && only(step))
     if (todo.length === 0) return { done, plan }
     for (const step of todo) {
       if (done.length >= MAX_STEPS || ports.clock.now() >= deadline)

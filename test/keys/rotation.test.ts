@@ -15,12 +15,8 @@ import {
   type SigningKeyRotation,
   type SigningKeyState,
 } from '../../lib/keys/rotation.ts'
-import {
-  applyRotation,
-  readRotation,
-  type RotationPorts,
-  runRotation,
-} from '../../lib/keys/rotation-steps.ts'
+import { readRotation } from '../../lib/keys/rotation-state.ts'
+import { applyRotation, type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
 import { localSigner } from '../../lib/keys/signer.ts'
 import { kidOf, newSigningSecret, readSigningSecret, secretSigners } from '../../lib/keys/signing-secret.ts'
 import { manualClock, type ManualClock, START_MS } from './fixtures.ts'

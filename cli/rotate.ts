@@ -1,0 +1,239 @@
+/** `sealgate rotate`: carries out what is due, or one by name, and says what is due when (docs/rotation.md). */
+import { existsSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { ConfigError } from '../lib/errors.ts'
+import {
+  planRotation,
+  type RotationPlan,
+  type RotationPolicy,
+  type RotationStep,
+} from '../lib/keys/rotation.ts'
+import { type RotationRow, rotationRow } from '../lib/keys/rotation-status.ts'
+import { readRotation, type RotationView } from '../lib/keys/rotation-state.ts'
+import { type RotationPorts, runRotation } from '../lib/keys/rotation-steps.ts'
+import { openLocalRotations, openRotations, type Rotations } from '../lib/rotation-runtime.ts'
+import { CALL_MS, directoryTrust, timeText } from './directory-place.ts'
+import { EXIT, oneLine, table } from './io.ts'
+import { choosePlace } from './settings.ts'
+import type { Terminal } from './terminal.ts'
+
+interface Flags {
+  readonly folder?: string
+  readonly settings?: string
+  readonly policy?: string
+  readonly json?: true
+}
+
+interface RotateFlags extends Flags {
+  readonly now?: true
+  readonly dryRun?: true
+  readonly wait?: true
+}
+
+/** Read from the working directory where `--policy` names no other. */
+const POLICY_FILE = 'rotation.yaml'
+
+/** Adds `rotate` and `rotate status` to the program. */
+export function addRotateCommands(program: Command, terminal: Terminal): void {
+  const rotate = addOptions(
+    program
+      .command('rotate')
+      .argument('[name]', 'one of the policy, instead of all that are due')
+      .description('rotate keys and credentials that are due, without a moment when one is missing'),
+    'print {"done":[{"name","step"}],"rows":[…]}',
+  )
+    .option('--now', 'rotate NAME though it is not due, or blocked')
+    .option('--dry-run', 'show the steps that are next; do nothing')
+    .option('--wait', 'stay until nothing is left to do but later')
+    .addHelpText(
+      'after',
+      '\nExample:\n  sealgate rotate gateway --now\n\nExit status 1: one of them is blocked. Run it again, or on a schedule, after the wait that it names.',
+    )
+    .action((name: string | undefined, _: unknown, command: Command) =>
+      runAll(terminal, name, command.opts()),
+    )
+  addOptions(
+    rotate.command('status').description('what was rotated when, and is due when'),
+    'print {"rows":[{"name","kind","state","rotatedAt","dueAt","overdue"}]}',
+  )
+    .addHelpText('after', '\nExample:\n  sealgate rotate status\n\nExit status 1: something is overdue.')
+    .action((_: unknown, command: Command) => status(terminal, command.optsWithGlobals()))
+}
+
+function addOptions(command: Command, json: string): Command {
+  const text = (value: string): string => {
+    // As a path it would be the current folder.
+    if (value === '') throw new InvalidArgumentError('It is empty: name one, or leave it out.')
+    return value
+  }
+  const option = (flags: string, what: string): Option => new Option(flags, what).argParser(text)
+  return command
+    .addOption(option('--folder <dir>', 'an embedded stack (default: SEALGATE_LOCAL, or .sealgate)'))
+    .addOption(
+      option('--settings <file>', 'settings with directory, roots, rootKey (default: sealgate.yaml)'),
+    )
+    .addOption(
+      option('--policy <file>', `what to rotate (default: ${POLICY_FILE}; a stack has one of its own)`),
+    )
+    .option('--json', json)
+}
+
+async function open(terminal: Terminal, flags: Flags, needsRoot: boolean): Promise<Rotations> {
+  const { folder, settings } = flags
+  const place = choosePlace(
+    { ...(folder !== undefined && { folder }), ...(settings !== undefined && { settings }) },
+    terminal.env,
+  )
+  const policy = flags.policy ?? (existsSync(POLICY_FILE) ? POLICY_FILE : undefined)
+  const { trust } = await directoryTrust(place, needsRoot)
+  if ('folder' in place) return openLocalRotations(place.folder, trust, policy, terminal)
+  return openRotations(trust, policy ?? POLICY_FILE, terminal)
+}
+
+function chosen({ policies }: Rotations, name: string | undefined, now: boolean): readonly RotationPolicy[] {
+  if (name === undefined) {
+    if (!now) return policies
+    throw new ConfigError([
+      { where: '--now', what: 'It is for one rotation.', fix: 'Name it: rotate NAME --now.' },
+    ])
+  }
+  const found = policies.filter(({ rotation }) => rotation.name === name)
+  if (found.length > 0) return found.map((policy) => ({ ...policy, now }))
+  const fix = `There are: ${policies.map(({ rotation }) => rotation.name).join(', ')}.`
+  throw new ConfigError([{ where: name, what: 'The policy has no such rotation.', fix }])
+}
+
+async function runAll(terminal: Terminal, name: string | undefined, flags: RotateFlags): Promise<void> {
+  const { now = false, dryRun = false, wait = false, json } = flags
+  const rotations = await open(terminal, flags, !dryRun)
+  const policies = chosen(rotations, name, now)
+  const stop = wait ? terminal.stopSignal() : undefined
+  const ports = dryRun ? undefined : await rotations.ports(terminal.now() + CALL_MS)
+  const done: { name: string; step: RotationStep['do'] }[] = []
+  let isBlocked = false
+  for (const policy of policies) {
+    const one = policy.rotation.name
+    const told = (step: RotationStep): void => {
+      done.push({ name: one, step: step.do })
+      if (!json) terminal.write(oneLine(`${one}: ${describe(step)}`))
+    }
+    const plan =
+      ports === undefined
+        ? await look(terminal, policy, rotations.view)
+        : await turn(terminal, policy, ports, told, stop)
+    if (ports === undefined) for (const step of plan.steps) told(step)
+    else if (!json) terminal.write(oneLine(`${one}: ${outcome(plan)}`))
+    isBlocked ||= plan.phase === 'blocked'
+  }
+  if (json) {
+    const rows = await rowsOf(
+      terminal,
+      policies.map(({ rotation, waits }) => ({ rotation, waits })),
+      rotations.view,
+    )
+    terminal.write(JSON.stringify({ dryRun, done, rows }))
+  }
+  terminal.exit(isBlocked ? EXIT.found : EXIT.ok)
+}
+
+const look = async (
+  terminal: Terminal,
+  policy: RotationPolicy,
+  view: RotationView,
+): Promise<RotationPlan> => {
+  const state = await readRotation(policy.rotation, view, terminal.now() + CALL_MS)
+  return planRotation(state, policy, Math.floor(terminal.now() / 1000))
+}
+
+/** With `stop`, goes on after each wait until it is told to end. */
+async function turn(
+  terminal: Terminal,
+  policy: RotationPolicy,
+  ports: RotationPorts,
+  told: (step: RotationStep) => void,
+  stop: AbortSignal | undefined,
+): Promise<RotationPlan> {
+  let next = policy
+  for (;;) {
+    const { plan } = await runRotation(next, ports, terminal.now() + CALL_MS, told)
+    const wait = plan.steps.find((step) => step.do === 'wait')
+    if (wait === undefined || stop === undefined) return plan
+    told(wait)
+    const left = Math.min(wait.until * 1000 - terminal.now(), 2 ** 31 - 1)
+    if (!(await sleep(Math.max(0, left), true, { signal: stop }).catch(() => false))) return plan
+    // What was asked for has begun.
+    next = { rotation: policy.rotation, waits: policy.waits }
+  }
+}
+
+function outcome({ phase, dueAt, steps }: RotationPlan): string {
+  const wait = steps.find((step) => step.do === 'wait')
+  if (wait !== undefined) return `${describe(wait)}; then run this again`
+  if (phase === 'blocked')
+    return 'blocked. Its key is not active in the key directory, or may be rotated no more; with --now it is given another.'
+  return dueAt === null ? 'nothing to do' : `nothing to do; due ${timeText(dueAt)}`
+}
+
+/** A step for people. */
+function describe(step: RotationStep): string {
+  switch (step.do) {
+    case 'wait':
+      return `waits until ${timeText(step.until)}, ${step.why}`
+    case 'enrol-key':
+      return `enrol key ${step.kid}`
+    case 'retire-key':
+      return `key ${step.kid} signs until ${timeText(step.at)}`
+    case 'destroy-key':
+      return `take key ${step.kid} out of the directory`
+    case 'promote':
+      return `make version ${step.version} of ${step.secret} current`
+    case 'stage-key':
+      return 'make a new key pair, pending'
+    case 'enable-rotation':
+      return `have it rotate itself every ${step.days} days`
+    case 'rotate-on-demand':
+      return 'rotate it on demand'
+    case 'renew-directory':
+      return `publish the directory again, after version ${step.version}`
+    case 'stage-password':
+    case 'set-password':
+    case 'log-in':
+      return `${step.do} of ${step.secret}`
+    case 'associate':
+      return `associate ${step.secrets.join(' and ')}`
+    case 'move-pointer':
+      return `clients are told to be the user of ${step.secret}`
+  }
+}
+
+const rowsOf = (
+  terminal: Terminal,
+  policies: readonly RotationPolicy[],
+  view: RotationView,
+): Promise<RotationRow[]> =>
+  Promise.all(policies.map((policy) => rotationRow(policy, view, terminal.now() + CALL_MS)))
+
+async function status(terminal: Terminal, flags: Flags): Promise<void> {
+  const { policies, view } = await open(terminal, flags, false)
+  const rows = await rowsOf(terminal, policies, view)
+  if (flags.json) terminal.write(JSON.stringify({ rows }))
+  else {
+    const head = ['NAME', 'KIND', 'STATE', 'ROTATED', 'DUE', '']
+    const cells = rows.map(
+      ({ name, kind, state, rotatedAt, dueAt, overdue, waitsUntil, onDemandLeft, reason }) => [
+        ...[name, kind, state, rotatedAt ?? '', dueAt ?? ''],
+        [
+          overdue ? 'overdue' : '',
+          waitsUntil === undefined ? '' : `waits until ${waitsUntil}`,
+          onDemandLeft === undefined ? '' : `${onDemandLeft} left on demand`,
+          reason ?? '',
+        ]
+          .filter((note) => note !== '')
+          .join('; '),
+      ],
+    )
+    for (const line of table([head, ...cells])) terminal.write(oneLine(line))
+  }
+  terminal.exit(rows.some(({ overdue }) => overdue) ? EXIT.found : EXIT.ok)
+}

@@ -1,0 +1,218 @@
+/** What is to be rotated, how often, and what all the waits follow from: a YAML file (docs/rotation.md). */
+import { parseDocument } from 'yaml'
+import { ConfigError, type Fault } from '../errors.ts'
+import { activationOf, overlapOf, type Rotation, type RotationWaits } from './rotation.ts'
+
+/** A rotation of the file; the last two are there for what is only watched. */
+export interface RotationEntry {
+  readonly rotation: Rotation
+  /** Since when it is as it is, seconds since 1970: nobody else remembers. */
+  readonly since: number | undefined
+  /** A certificate's PEM file. */
+  readonly file: string | undefined
+  readonly period: number | undefined
+}
+
+export interface RotationPolicies {
+  readonly entries: readonly RotationEntry[]
+  readonly waits: RotationWaits
+}
+
+const DAY = 86_400
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: DAY }
+
+/** As the parts of sealgate are set where nobody sets them otherwise. */
+export const DEFAULT_WAITS: RotationWaits = {
+  directoryGrace: 300,
+  secretHold: 3600,
+  eventLife: DAY,
+  margin: 60,
+  retention: 365 * DAY,
+}
+
+/** A row of the file: which fields it has, and its usual period. */
+interface Kind {
+  readonly needs: readonly string[]
+  readonly may: readonly string[]
+  readonly period: string
+}
+
+type KindName = Exclude<Rotation['kind'], 'scram'>
+
+const KINDS: Readonly<Record<KindName, Kind>> = {
+  'signing-key': { needs: ['iss', 'secret'], may: ['period'], period: '90d' },
+  'kms-key': { needs: ['key'], may: ['period'], period: '365d' },
+  directory: { needs: [], may: [], period: '' },
+  'pseudonym-keys': { needs: ['since'], may: [], period: '' },
+  certificate: { needs: ['file'], may: [], period: '' },
+  'directory-root': { needs: ['since'], may: ['period'], period: '365d' },
+}
+
+const MAX_BYTES = 262_144
+const NAME = /^[a-z0-9][a-z0-9.-]{0,62}$/i
+/** KMS's own bounds of a rotation period, days. */
+const KMS_DAYS = { least: 90, most: 2560 } as const
+
+/** Reads the file's text. Throws `ConfigError` with every fault. */
+export function readRotationPolicy(text: string, where: string): RotationPolicies {
+  const reading = new Reading(where)
+  const policies = reading.policies(text)
+  if (reading.faults.length > 0) throw new ConfigError(reading.faults)
+  return policies
+}
+
+type Fields = ReadonlyMap<string, unknown>
+
+class Reading {
+  readonly faults: Fault[] = []
+  readonly #where: string
+
+  constructor(where: string) {
+    this.#where = where
+  }
+
+  policies(text: string): RotationPolicies {
+    const top = this.#fields(this.#parsed(text), '', ['rotations', 'waits'])
+    const waits = this.#waits(top.get('waits'))
+    const rows = this.#fields(top.get('rotations') ?? {}, 'rotations')
+    if (rows.size === 0) this.#fault('rotations', 'There is none.', 'Name at least one (docs/rotation.md).')
+    const entries = [...rows].flatMap(([name, row]) => this.#entry(name, row, waits))
+    const secrets = entries.flatMap(({ rotation }) => ('secret' in rotation ? [rotation.secret] : []))
+    for (const secret of new Set(secrets.filter((one, index) => secrets.indexOf(one) !== index)))
+      this.#fault('rotations', `Two have the secret ${secret}.`, 'Give each its own.')
+    return { entries, waits }
+  }
+
+  #parsed(text: string): unknown {
+    const document =
+      text.length <= MAX_BYTES ? parseDocument(text, { schema: 'core', stringKeys: true }) : undefined
+    if (document?.errors.length === 0 && document.warnings.length === 0)
+      return document.toJS({ mapAsMap: true, maxAliasCount: 0 })
+    this.#fault('', 'It is no sound YAML.', 'Correct it.')
+    return new Map()
+  }
+
+  #fault(path: string, what: string, fix: string): void {
+    this.faults.push({ where: path === '' ? this.#where : `${this.#where}: ${path}`, what, fix })
+  }
+
+  #fields(value: unknown, path: string, known?: readonly string[]): Fields {
+    const fields = new Map<string, unknown>()
+    if (!(value instanceof Map)) {
+      this.#fault(path, 'It is no map.', 'Give names and values.')
+      return fields
+    }
+    const given: Iterable<[unknown, unknown]> = value
+    for (const [name, field] of given) {
+      if (typeof name === 'string' && (known === undefined || known.includes(name))) fields.set(name, field)
+      else
+        this.#fault(path, `${String(name)} is no field of it.`, `Known are ${known?.join(', ') ?? 'texts'}.`)
+    }
+    return fields
+  }
+
+  #waits(value: unknown): RotationWaits {
+    const given = value === undefined ? new Map<string, unknown>() : this.#fields(value, 'waits', WAITS)
+    const wait = (name: keyof RotationWaits): number =>
+      given.has(name) ? this.#seconds(given.get(name), `waits.${name}`) : DEFAULT_WAITS[name]
+    return {
+      directoryGrace: wait('directoryGrace'),
+      secretHold: wait('secretHold'),
+      eventLife: wait('eventLife'),
+      margin: wait('margin'),
+      retention: wait('retention'),
+    }
+  }
+
+  #entry(name: string, value: unknown, waits: RotationWaits): RotationEntry[] {
+    const path = `rotations.${name}`
+    if (!NAME.test(name)) this.#fault(path, 'It is no name.', 'Use letters, digits, dots and hyphens.')
+    const fields = this.#fields(value, path)
+    const kind = fields.get('kind')
+    if (!isKind(kind)) {
+      this.#fault(
+        path,
+        'It has no kind that is known.',
+        `Set kind to one of ${Object.keys(KINDS).join(', ')}.`,
+      )
+      return []
+    }
+    const { needs, may, period: usual } = KINDS[kind]
+    const known = ['kind', ...needs, ...may]
+    for (const field of fields.keys())
+      if (!known.includes(field))
+        this.#fault(path, `${field} is no field of a ${kind}.`, `Known are ${known.join(', ')}.`)
+    const text = (field: string): string => {
+      const found = fields.get(field)
+      if (typeof found === 'string' && found !== '') return found
+      if (needs.includes(field)) this.#fault(path, `It has no ${field}.`, `Set ${field} (docs/rotation.md).`)
+      return ''
+    }
+    for (const field of needs) text(field)
+    const period = usual === '' ? undefined : this.#seconds(fields.get('period') ?? usual, `${path}.period`)
+    const since = needs.includes('since') ? this.#time(fields.get('since'), `${path}.since`) : undefined
+    const file = kind === 'certificate' ? text('file') : undefined
+    const rotation = this.#rotation(kind, name, fields, period ?? 0)
+    if (rotation.kind === 'signing-key') this.#checkOverlap(rotation.period, waits, path)
+    if (rotation.kind === 'kms-key') this.#checkDays(rotation.period, path)
+    return [{ rotation, since, file, period }]
+  }
+
+  #rotation(kind: KindName, name: string, fields: Fields, period: number): Rotation {
+    const text = (field: string): string => {
+      const found = fields.get(field)
+      return typeof found === 'string' ? found : ''
+    }
+    switch (kind) {
+      case 'signing-key':
+        return { kind, name, iss: text('iss'), secret: text('secret'), period }
+      case 'kms-key':
+        return { kind, name, key: text('key'), period }
+      case 'directory':
+      case 'pseudonym-keys':
+      case 'certificate':
+      case 'directory-root':
+        return { kind, name }
+    }
+  }
+
+  /** The next would begin before the last has ended. */
+  #checkOverlap(period: number, waits: RotationWaits, path: string): void {
+    const least = 2 * (activationOf(waits) + overlapOf(waits))
+    if (period >= least) return
+    const what = `A rotation takes ${least / 2} s with its waits, and the period is ${period} s.`
+    this.#fault(
+      `${path}.period`,
+      what,
+      `Set at least ${least}s, or shorten the waits and what they follow from.`,
+    )
+  }
+
+  #checkDays(period: number, path: string): void {
+    const days = period / DAY
+    if (Number.isInteger(days) && days >= KMS_DAYS.least && days <= KMS_DAYS.most) return
+    const fix = `Set ${KMS_DAYS.least}d to ${KMS_DAYS.most}d.`
+    this.#fault(`${path}.period`, 'KMS rotates by whole days, within bounds of its own.', fix)
+  }
+
+  #seconds(value: unknown, path: string): number {
+    const [, digits, unit = ''] = /^([0-9]{1,9})([smhd])$/.exec(typeof value === 'string' ? value : '') ?? []
+    const seconds = Number(digits) * (UNITS[unit] ?? NaN)
+    if (seconds > 0 && seconds <= MAX_SECONDS) return seconds
+    this.#fault(path, 'It is no length of time.', 'Write 90d, 12h, 5m or 30s.')
+    return MAX_SECONDS
+  }
+
+  #time(value: unknown, path: string): number {
+    const text = typeof value === 'string' ? value : ''
+    const at = /^[0-9]{4}-[0-9]{2}-[0-9]{2}$/.test(text) ? Date.parse(text) : NaN
+    if (!Number.isNaN(at)) return at / 1000
+    this.#fault(path, 'It is no date.', 'Write 2026-11-22: the day since which it is in use.')
+    return 0
+  }
+}
+
+const WAITS = ['directoryGrace', 'secretHold', 'eventLife', 'margin', 'retention']
+const MAX_SECONDS = 10_000 * DAY
+
+const isKind = (value: unknown): value is KindName => typeof value === 'string' && Object.hasOwn(KINDS, value)

@@ -1,0 +1,164 @@
+/** Wires what rotates: settings, the policy file, and the ports on AWS or on an embedded stack (docs/rotation.md). */
+import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { type DocumentPlace, openDocumentStore, placeName } from './adapters/document-place.ts'
+import { KMS_KEY_ARN, kmsKeyMaterial } from './adapters/kms-rotation.ts'
+import { rootSigner } from './adapters/root-signer.ts'
+import { SECRET_ARN, stagedSecretsManager } from './adapters/secrets-manager.ts'
+import { certificateLife, type PublicKey } from './envelope/crypto.ts'
+import { type Environment, Reader } from './environment.ts'
+import { ConfigError, type Fault, Outage } from './errors.ts'
+import type { RotationPolicy } from './keys/rotation.ts'
+import { readRotationPolicy, type RotationEntry, type RotationPolicies } from './keys/rotation-policy.ts'
+import type { RotationView } from './keys/rotation-state.ts'
+import type { RotationPorts } from './keys/rotation-steps.ts'
+import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from './local/stack.ts'
+import { localStagedSecrets, openLocalSecrets } from './local/secrets.ts'
+import type { Clock } from './ports.ts'
+import { readTrust, type SigningSettings } from './settings.ts'
+
+/** What the function that rotates is told. */
+export interface RotationSettings {
+  readonly directory: DocumentPlace
+  readonly roots: readonly PublicKey[]
+  readonly rootKey: SigningSettings
+  /** The policy file's path. */
+  readonly policy: string
+}
+
+const KNOWN = [
+  ...['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS'],
+  ...['SEALGATE_ROOT_KEY', 'SEALGATE_ROTATION'],
+]
+
+/** Throws `ConfigError` with every fault. */
+export function readRotationSettings(environment: Environment): RotationSettings {
+  const reader = new Reader(environment)
+  reader.refuseUnverified()
+  reader.refuseUnknown(KNOWN)
+  const trust = readTrust(reader)
+  const arn = reader.text('SEALGATE_ROOT_KEY', 'Set the ARN of the KMS key that signs the directory.')
+  if (arn !== '' && !KMS_KEY_ARN.test(arn))
+    reader.fault('SEALGATE_ROOT_KEY', 'It is no ARN of a KMS key.', 'Set it whole, not an alias.')
+  const policy = reader.text('SEALGATE_ROTATION', 'Name the rotation policy file (docs/rotation.md).')
+  if (reader.faults.length > 0) throw new ConfigError(reader.faults)
+  return { ...trust, rootKey: { arn, kid: undefined }, policy }
+}
+
+/** All rotations of a place, ready to be looked at and, with a root, carried out. */
+export interface Rotations {
+  readonly policies: readonly RotationPolicy[]
+  readonly view: RotationView
+  /** Where there is no root to sign with: throws `TypeError`. */
+  ports(deadline: number): Promise<RotationPorts>
+}
+
+/** Where the directory is, and what signs it; undefined where it is only looked at. */
+export interface RotationTrust {
+  readonly directory: DocumentPlace
+  readonly roots: readonly PublicKey[]
+  readonly rootKey: SigningSettings | undefined
+}
+
+/** Those of a policy file, in AWS Secrets Manager and KMS. Throws `ConfigError` with every fault. */
+export function openRotations(trust: RotationTrust, policyFile: string, clock: Clock): Rotations {
+  const policies = readPolicyFile(policyFile)
+  const faults = policies.entries.flatMap(({ rotation }): Fault[] => {
+    const where = `${policyFile}: rotations.${rotation.name}`
+    if ('secret' in rotation && !SECRET_ARN.test(rotation.secret))
+      return [{ where, what: 'Its secret is no ARN of Secrets Manager.', fix: 'Set it whole.' }]
+    if (rotation.kind === 'kms-key' && !KMS_KEY_ARN.test(rotation.key))
+      return [{ where, what: 'Its key is no ARN of a KMS key.', fix: 'Set it whole, not an alias.' }]
+    return []
+  })
+  if (faults.length > 0) throw new ConfigError(faults)
+  const more = { secrets: stagedSecretsManager(clock), keyMaterial: kmsKeyMaterial(clock) }
+  return rotationsOf(policies, trust, dirname(resolve(policyFile)), clock, more)
+}
+
+/** Those of an embedded stack: its policy file's, or the gateway's signing key and the directory. */
+export async function openLocalRotations(
+  folder: string,
+  trust: RotationTrust,
+  policyFile: string | undefined,
+  clock: Clock,
+): Promise<Rotations> {
+  const policies =
+    policyFile === undefined ? readRotationPolicy(LOCAL_POLICY, 'local') : readPolicyFile(policyFile)
+  const elsewhere = policies.entries.filter(({ rotation }) => rotation.kind === 'kms-key')
+  if (elsewhere.length > 0)
+    throw new ConfigError(
+      elsewhere.map(({ rotation }) => ({
+        where: `${policyFile ?? ''}: rotations.${rotation.name}`,
+        what: 'An embedded stack has no keys in KMS.',
+        fix: 'Leave it out.',
+      })),
+    )
+  const secrets = localStagedSecrets(await openLocalSecrets(join(folder, 'secrets'), clock), clock)
+  return rotationsOf(policies, trust, dirname(resolve(policyFile ?? '.')), clock, { secrets })
+}
+
+const LOCAL_POLICY = `rotations:
+  gateway: { kind: signing-key, iss: ${LOCAL_GATEWAY}, secret: ${LOCAL_SIGNING_SECRET} }
+  directory: { kind: directory }
+`
+
+function readPolicyFile(path: string): RotationPolicies {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+    const fix = 'Name a rotation policy (docs/rotation.md).'
+    throw new ConfigError([{ where: path, what: `It cannot be read (${code}).`, fix }])
+  }
+  return readRotationPolicy(text, path)
+}
+
+function rotationsOf(
+  { entries, waits }: RotationPolicies,
+  { directory, roots, rootKey }: RotationTrust,
+  folder: string,
+  clock: Clock,
+  more: Pick<RotationView, 'secrets' | 'keyMaterial'>,
+): Rotations {
+  const store = openDocumentStore(directory, { outage: 'directory-unavailable', clock })
+  const entryOf = new Map(entries.map((entry) => [entry.rotation, entry]))
+  const view: RotationView = {
+    ...{ ...more, clock, directory: { store, roots } },
+    watch: (rotation) => watched(entryOf.get(rotation), folder),
+  }
+  return {
+    policies: entries.map(({ rotation }) => ({ rotation, waits })),
+    view,
+    ports: async (deadline) => {
+      if (rootKey === undefined) throw new TypeError(`${placeName(directory)}: no root to sign with`)
+      const root = await rootSigner(rootKey, roots, clock, deadline)
+      return { ...view, directory: { store, roots, root, clock } }
+    },
+  }
+}
+
+/** Certificates are due to be replaced so long before they end. */
+const CERTIFICATE_DAYS = 30
+const DAY_MS = 86_400_000
+
+async function watched(
+  entry: RotationEntry | undefined,
+  folder: string,
+): Promise<{ readonly rotatedAt: number | null; readonly dueAt: number | null }> {
+  const { since, period, file } = entry ?? {}
+  if (file === undefined) {
+    const dueAt = since === undefined || period === undefined ? null : (since + period) * 1000
+    return { rotatedAt: since === undefined ? null : since * 1000, dueAt }
+  }
+  try {
+    const { from, until } = certificateLife(await readFile(resolve(folder, file)))
+    return { rotatedAt: from, dueAt: until - CERTIFICATE_DAYS * DAY_MS }
+  } catch (cause) {
+    throw new Outage('secret-unavailable', `${file} cannot be read as a certificate: name a PEM file`, {
+      cause,
+    })
+  }
+}
