@@ -34,7 +34,7 @@ export interface ClusterSettings extends TrustSettings {
   readonly quarantineTopic: string
   readonly contracts: Contracts
   readonly kekId: string
-  readonly signing: SigningSettings
+  readonly signing: GateSigning
   /** A file of pseudonym keys, or the ARN of a secret with them; undefined where no contract needs any. */
   readonly pseudonyms: string | undefined
   readonly limits: IssuerLimits
@@ -52,6 +52,9 @@ export interface TrustSettings {
 /** A key in KMS by its ARN, and `kid` where the directory has several keys of ours; or a private key at hand, for tests. */
 export type SigningSettings =
   { readonly arn: string; readonly kid: string | undefined } | { readonly key: PrivateKey }
+
+/** The same for a gate, or the ARN of a secret with a private key, which `sealgate rotate` replaces (docs/rotation.md). */
+export type GateSigning = SigningSettings | { readonly secret: string }
 
 const MODES: readonly AnswerMode[] = ['throw', 'partial']
 const KAFKA = 'SEALGATE_KAFKA'
@@ -238,13 +241,22 @@ function checkAgainst(
 
 const ARN = /^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100}$/
 
-function readSigning(reader: Reader, environment: Environment): SigningSettings {
+function readSigning(reader: Reader, environment: Environment): GateSigning {
   const name = 'SEALGATE_SIGNING_KEY'
-  const value = reader.text(name, 'Set the ARN of a KMS key.')
+  const value = reader.text(name, 'Set the ARN of a KMS key, or of a secret.')
   const kid = reader.optional('SEALGATE_SIGNING_KID')
+  if (SECRET_ARN.test(value)) {
+    if (kid !== undefined)
+      reader.fault('SEALGATE_SIGNING_KID', 'It is set beside a secret.', 'Leave it out: the key has its kid.')
+    return { secret: value }
+  }
   if (!value.startsWith('file:')) {
     if (value !== '' && !ARN.test(value))
-      reader.fault(name, 'It is no ARN of a KMS key.', 'Set arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias.')
+      reader.fault(
+        name,
+        'It is no ARN of a KMS key, nor of a secret.',
+        'Set arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias.',
+      )
     return { arn: value, kid }
   }
   // A private key in a file is for tests: on Lambda it would lie in the deployment package.

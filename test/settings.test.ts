@@ -217,6 +217,15 @@ describe('the settings of a gate on a cluster', () => {
     ])
   })
 
+  it('takes a signing key in a secret by its ARN, which has its own kid', () => {
+    const secret = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:gate-AbCdEf'
+    const settings = readSettings({ ...whole(), SEALGATE_SIGNING_KEY: secret })
+    expect(settings).toMatchObject({ signing: { secret } })
+    expect(placesOf({ ...whole(), SEALGATE_SIGNING_KEY: secret, SEALGATE_SIGNING_KID: 'k' })).toEqual([
+      'SEALGATE_SIGNING_KID',
+    ])
+  })
+
   it('take a private key from a file for tests, and never on Lambda', () => {
     const key = { SEALGATE_SIGNING_KEY: `file:${file('key.json', secret)}` }
     expect(clusterOf({ ...whole(), ...key }).signing).toHaveProperty('key')

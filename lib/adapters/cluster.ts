@@ -8,7 +8,7 @@ import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
 import type { Clock, SecretStore } from '../ports.ts'
 import type { ClusterSettings } from '../settings.ts'
-import { directorySigner } from './directory-signer.ts'
+import { directorySigner, secretSigner } from './directory-signer.ts'
 import { documentFile } from './document-file.ts'
 import { openDocument } from './document-place.ts'
 import { createKafkaSink } from './kafka.ts'
@@ -30,7 +30,11 @@ export async function openCluster(
   const directory = createDirectory({ source, roots: settings.roots, clock })
   const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
   const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }
-  const signer = directorySigner({ name, signing: settings.signing, snapshot, clock, where })
+  const { signing } = settings
+  const signer =
+    'secret' in signing
+      ? await secretSigner({ name, secret: signing.secret, snapshot, clock, where }, clock.now() + OPEN_MS)
+      : directorySigner({ name, signing, snapshot, clock, where })
   const keyService = shieldKeyService(kmsKeyService({ clock }), { clock, random: Math.random })
   const sink = createKafkaSink(kafka, clock)
   const parts: IngestParts = {

@@ -2,9 +2,11 @@
 import { ConfigError } from '../errors.ts'
 import { type DirectorySnapshot, maySign } from '../keys/directory.ts'
 import { localSigner } from '../keys/signer.ts'
+import { secretSigners } from '../keys/signing-secret.ts'
 import type { Clock, Signer } from '../ports.ts'
 import type { SigningSettings } from '../settings.ts'
 import { kmsSigner } from './kms.ts'
+import { secretsManager } from './secrets-manager.ts'
 
 export interface DirectorySigner {
   /** The issuer. */
@@ -14,6 +16,25 @@ export interface DirectorySigner {
   readonly clock: Clock
   /** The settings that name the key, and its kid where the directory has several: for faults. */
   readonly where: { readonly key: string; readonly kid: string }
+}
+
+/**
+ * The same with the key that is current in a secret, by its ARN; the signer's `current` follows it. Rejects with
+ * `Outage('signer-unavailable')` where the secret cannot be read.
+ */
+export async function secretSigner(
+  { secret, ...options }: Omit<DirectorySigner, 'signing'> & { readonly secret: string },
+  deadline: number,
+): Promise<Signer> {
+  const { name, snapshot, clock, where } = options
+  const current = secretSigners({ secrets: secretsManager(clock), secret, clock })
+  const first = await current(deadline)
+  const row = snapshot.signingKey(first.kid)
+  if (row?.iss === name && row.state === 'active' && maySign(row, Math.floor(clock.now() / 1000)))
+    return { ...first, current }
+  const fix = `Enrol its current key for ${name}, or see sealgate rotate status.`
+  const what = `The key directory has no such key of ${name} that may sign now.`
+  throw new ConfigError([{ where: where.key, what, fix }])
 }
 
 /** Throws `ConfigError` where the directory has no such key that may sign now, or several and none is named. */

@@ -86,7 +86,8 @@ export function secretSigners(options: SecretSignerOptions): (deadline: number) 
       const now = clock.now()
       retryFrom = now + RETRY_MS
       if (copy !== undefined && isWithin(holdMs, now)) return copy.signer
-      throw new Outage('signer-unavailable', `no signing key young enough from ${secret}`, { cause })
+      const reason = cause instanceof ConfigError || cause instanceof Outage ? cause.message : 'unknown'
+      throw new Outage('signer-unavailable', `no signing key young enough: ${reason}`, { cause })
     }
   }
 }
