@@ -14,18 +14,15 @@ export interface DocumentSecretOptions {
 
 /** `SecretString`, in bytes. */
 const MAX_BYTES = 65_536
-const WHERE = 'SEALGATE_DIRECTORY'
 
 /** Loaded at the first call: who keeps documents elsewhere need not wait for the SDK. */
 const sdk = () => import('@aws-sdk/client-secrets-manager')
 
 /**
  * The etag is the id of the version that is `AWSCURRENT`. Secrets Manager has no conditional write, but an id is that of
- * one version for ever: so the id of a version is made from the id of the one that it follows. Of any number of writers
- * who have read the same version, one makes its successor, whenever their calls arrive; the others are told that the id
- * has another value (`ResourceExistsException`). Who puts a value there by other means (the console) within the moment
- * between our look and our write is not seen: the document that he put then stands in the history (`AWSPREVIOUS`), and is
- * not lost silently, since gates refuse two documents of one version.
+ * one value for ever (`ResourceExistsException`): so the id of a version is made from the id of the one that it follows.
+ * Of any number of such writers who have read the same version, one makes its successor, whenever their calls arrive. Who
+ * puts a value there by other means, between our look and our write, is not seen: his value becomes `AWSPREVIOUS`.
  */
 export function documentSecret(options: DocumentSecretOptions): DocumentStore {
   const { arn, outage, clock } = options
@@ -71,7 +68,7 @@ export function documentSecret(options: DocumentSecretOptions): DocumentStore {
       if (bytes.length > MAX_BYTES) {
         const what = `The document has ${bytes.length} bytes, and a secret holds ${MAX_BYTES}.`
         const fix = 'Remove keys that are no longer needed, or keep the document in S3.'
-        throw new ConfigError([{ where: WHERE, what, fix }])
+        throw new ConfigError([{ where: arn, what, fix }])
       }
       if ((await find(deadline))?.etag !== etag) return 'changed'
       const version = successorOf(etag)
