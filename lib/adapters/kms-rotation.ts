@@ -11,6 +11,8 @@ export const KMS_KEY_ARN: RegExp =
 
 /** KMS's own bound of rotations on demand, a key. */
 const MAX_ON_DEMAND = 25
+/** KMS's own period where none is told. */
+const USUAL_DAYS = 365
 /** KMS gives a hundred at a time, and has no more of a key than these. */
 const MAX_PAGES = 20
 
@@ -61,7 +63,8 @@ export function kmsKeyMaterial(clock: Clock): KeyMaterial {
         const past = await pastOf(client, key, deadline)
         const isEnabled = status.KeyRotationEnabled === true
         return {
-          periodDays: isEnabled ? status.RotationPeriodInDays : undefined,
+          // Switched on again and again it would begin anew each time, and never rotate.
+          periodDays: isEnabled ? (status.RotationPeriodInDays ?? USUAL_DAYS) : undefined,
           rotatedAt: past.length === 0 ? null : Math.max(...past.map(({ at }) => at)),
           dueAt: isEnabled ? (status.NextRotationDate?.getTime() ?? null) : null,
           onDemandLeft: Math.max(0, MAX_ON_DEMAND - past.filter(({ isOnDemand }) => isOnDemand).length),

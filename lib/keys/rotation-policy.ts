@@ -84,11 +84,14 @@ class Reading {
   }
 
   #parsed(text: string): unknown {
-    const document =
-      text.length <= MAX_BYTES ? parseDocument(text, { schema: 'core', stringKeys: true }) : undefined
-    if (document?.errors.length === 0 && document.warnings.length === 0)
-      return document.toJS({ mapAsMap: true, maxAliasCount: 0 })
-    this.#fault('', 'It is no sound YAML.', 'Correct it.')
+    try {
+      const document = parseDocument(text.slice(0, MAX_BYTES), { schema: 'core', stringKeys: true })
+      const isSound = document.errors.length === 0 && document.warnings.length === 0
+      if (text.length <= MAX_BYTES && isSound) return document.toJS({ mapAsMap: true, maxAliasCount: 0 })
+    } catch {
+      // An alias, or nested without end.
+    }
+    this.#fault('', 'It is no sound YAML, or has aliases, or is too long.', 'Correct it.')
     return new Map()
   }
 
