@@ -2,7 +2,7 @@
 import { ConfigError } from '../errors.ts'
 import { type DirectorySnapshot, maySign } from '../keys/directory.ts'
 import { localSigner } from '../keys/signer.ts'
-import { secretSigners } from '../keys/signing-secret.ts'
+import { openSecretSigner } from '../keys/signing-secret.ts'
 import type { Clock, Signer } from '../ports.ts'
 import type { SigningSettings } from '../settings.ts'
 import { kmsSigner } from './kms.ts'
@@ -27,11 +27,10 @@ export async function secretSigner(
   deadline: number,
 ): Promise<Signer> {
   const { name, snapshot, clock, where } = options
-  const current = secretSigners({ secrets: secretsManager(clock), secret, clock })
-  const first = await current(deadline)
-  const row = snapshot.signingKey(first.kid)
+  const signer = await openSecretSigner({ secrets: secretsManager(clock), secret, clock }, deadline)
+  const row = snapshot.signingKey(signer.kid)
   if (row?.iss === name && row.state === 'active' && maySign(row, Math.floor(clock.now() / 1000)))
-    return { ...first, current }
+    return signer
   const fix = `Enrol its current key for ${name}, or see sealgate rotate status.`
   const what = `The key directory has no such key of ${name} that may sign now.`
   throw new ConfigError([{ where: where.key, what, fix }])

@@ -29,7 +29,15 @@ export {
   type RejectionCode,
   REJECTION_CODES,
 } from '../errors.ts'
-export type { Clock, DocumentSource, EncryptionContext, Kek, KeyService, Signer } from '../ports.ts'
+export type {
+  Clock,
+  DocumentSource,
+  EncryptionContext,
+  Kek,
+  KeyService,
+  SecretStore,
+  Signer,
+} from '../ports.ts'
 
 // Keys: signing keys of this process, and the directory that says whose keys count.
 export {
@@ -46,6 +54,7 @@ export {
 } from '../envelope/crypto.ts'
 export { ED25519, ESP256, type SignatureSuite } from '../envelope/suite.ts'
 export { localSigner } from '../keys/signer.ts'
+export { openSecretSigner, type SecretSignerOptions } from '../keys/signing-secret.ts'
 export type { Directory, DirectoryCopy, DirectorySnapshot } from '../keys/directory.ts'
 export {
   type DirectoryDocument,
@@ -62,5 +71,6 @@ export { type ContractSource, loadContracts } from '../contract/load.ts'
 // The world: AWS KMS, files, and the embedded key service for trying things out.
 export { documentFile, type DocumentFileOptions } from '../adapters/document-file.ts'
 export { kmsKeyService, type KmsOptions, kmsSigner } from '../adapters/kms.ts'
+export { secretsManager } from '../adapters/secrets-manager.ts'
 export { type LocalKeyService, openLocalKeyService } from '../local/key-service.ts'
 export { localKeyPort } from '../local/key-service-port.ts'

@@ -92,5 +92,11 @@ export function secretSigners(options: SecretSignerOptions): (deadline: number) 
   }
 }
 
+/** A `Signer` with the key that is current, which follows the secret by its `current`. Reads it once. */
+export async function openSecretSigner(options: SecretSignerOptions, deadline: number): Promise<Signer> {
+  const current = secretSigners(options)
+  return { ...(await current(deadline)), current }
+}
+
 const READ_MS = 5000
 const RETRY_MS = 5000
