@@ -30,7 +30,7 @@ export interface Proof {
 }
 
 export const CHALLENGE_LIFE_SECONDS = 86_400
-const MAX_NOTE_AGE_FILES = 1000
+const MAX_SWEPT = 1000
 
 /** Whose challenges they are that a folder has notes of. */
 export class Challenges {
@@ -76,7 +76,7 @@ export class Challenges {
 
   async #forgetOld(now: number): Promise<void> {
     const names = await readdir(this.#folder)
-    for (const name of names.filter((each) => CHALLENGE.test(each)).slice(0, MAX_NOTE_AGE_FILES)) {
+    for (const name of names.filter((each) => CHALLENGE.test(each)).slice(0, MAX_SWEPT)) {
       const note = await readPrivateJson(join(this.#folder, name)).catch(() => ({ expiresAt: 0 }))
       const expiresAt = note?.['expiresAt']
       if (typeof expiresAt !== 'number' || now >= expiresAt)

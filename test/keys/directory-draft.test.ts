@@ -251,3 +251,38 @@ describe('proof of possession', () => {
     expect(provesPossession(mine.publicKey, 'shop', challenge.subarray(1), proof)).toBe(false)
   })
 })
+
+describe('what a command does to signatures, by the time at which brokers stamped them', () => {
+  const at = NOW + 10
+  const until = NOW + 90 * DAY
+  /** Before its first second, in it, just before and at the time of the command, its last second, and after. */
+  const times = [NOW - 1, NOW, at - 1, at, at + 1, until, until + 1]
+  const commands: readonly [string, string, (draft: DirectoryDraft, kid: string) => void][] = [
+    ['nothing', '-yyyyy-', () => undefined],
+    ['suspend', '-------', (draft, kid) => draft.suspend(kid)],
+    ['retire', '-yyy---', (draft, kid) => draft.retire(kid, at)],
+    ['revoke since then', '-yy----', (draft, kid) => draft.revoke(kid, at)],
+    ['revoke since nobody knows when', '-------', (draft, kid) => draft.revoke(kid, null)],
+  ]
+
+  it.each(commands)('%s: %s', async (_, expected, command) => {
+    const { document, kids } = enrolled()
+    const draft = new DirectoryDraft(document)
+    const [kid = ''] = kids
+    command(draft, kid)
+    const { snapshot } = await published(next(draft, 'shop'))
+    const row = snapshot.signingKey(Buffer.from(kid, 'base64url'))
+    if (row === undefined) throw new Error('no such key')
+    expect(times.map((time) => (maySign(row, time) ? 'y' : '-')).join('')).toBe(expected)
+  })
+
+  it('resume brings back all that suspend took away', async () => {
+    const { document, kids } = enrolled()
+    const [kid = ''] = kids
+    const suspending = new DirectoryDraft(document)
+    suspending.suspend(kid)
+    const resuming = new DirectoryDraft(next(suspending, 'shop'))
+    resuming.resume(kid)
+    expect(entryOf(next(resuming), kid)).toEqual(entryOf(document, kid))
+  })
+})
