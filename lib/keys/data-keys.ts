@@ -5,7 +5,7 @@ import { DataKey } from '../envelope/crypto.ts'
 import { UNDECRYPTABLE } from '../envelope/seal.ts'
 import { Outage, Rejection } from '../errors.ts'
 import type { Clock, EncryptionContext, KeyService } from '../ports.ts'
-import { byDeadline } from './deadline.ts'
+import { byDeadline, MAX_TIMER_MS } from './deadline.ts'
 import type { DirectorySnapshot } from './directory.ts'
 import { KeyIndex, type KeyRequest, type Named, nameOf } from './key-request.ts'
 
@@ -128,7 +128,7 @@ export function createDataKeys(options: DataKeyOptions): DataKeys {
   /** An idle process wipes too. Unref: this alone keeps no process alive. */
   const sweepLater = (): void => {
     const next = Math.min(...[...answers.values()].map((answer) => answer.expiresAt))
-    timer = setTimeout(sweep, Math.max(next - clock.now(), 1000)).unref()
+    timer = setTimeout(sweep, Math.min(Math.max(next - clock.now(), 1000), MAX_TIMER_MS)).unref()
   }
 
   const sweep = (): void => {

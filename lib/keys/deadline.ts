@@ -2,8 +2,8 @@
 import type { Outage } from '../errors.ts'
 import type { Clock } from '../ports.ts'
 
-/** What setTimeout can hold; longer waits are not bounded here. */
-const MAX_TIMER_MS = 2 ** 31 - 1
+/** What setTimeout can hold: with more it rings at once. Longer waits are not bounded here. */
+export const MAX_TIMER_MS: number = 2 ** 31 - 1
 
 /** Settles as `work` does, or rejects with what `late` gives once `deadline` (ms since 1970) has passed. */
 export async function byDeadline<T>(

@@ -6,7 +6,7 @@ import { DataKey } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
 import type { Clock, Kek, KeyService } from '../ports.ts'
 import { encryptionContext } from './data-keys.ts'
-import { byDeadline } from './deadline.ts'
+import { byDeadline, MAX_TIMER_MS } from './deadline.ts'
 
 /** What one data key serves. A session (one producer's run) is one `SealingKeys`. */
 export interface SealingScope {
@@ -100,7 +100,7 @@ export function createSealingKeys(options: SealingKeyOptions): SealingKeys {
 
   /** Unref: this alone keeps no process alive. */
   const sweepLater = (): void => {
-    timer ??= setTimeout(sweep, Math.max(maxAgeMs / 4, 1000)).unref()
+    timer ??= setTimeout(sweep, Math.min(Math.max(maxAgeMs / 4, 1000), MAX_TIMER_MS)).unref()
   }
 
   const shelfOf = (scope: SealingScope): Shelf => {
