@@ -276,7 +276,7 @@ describe('what a command does to signatures, by the time at which brokers stampe
     expect(times.map((time) => (maySign(row, time) ? 'y' : '-')).join('')).toBe(expected)
   })
 
-  it('resume brings back all that suspend took away', async () => {
+  it('resume brings back all that suspend took away', () => {
     const { document, kids } = enrolled()
     const [kid = ''] = kids
     const suspending = new DirectoryDraft(document)
