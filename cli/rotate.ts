@@ -45,7 +45,7 @@ export function addRotateCommands(program: Command, terminal: Terminal): void {
   )
     .option('--now', 'rotate NAME though it is not due, or blocked')
     .option('--dry-run', 'show the steps that are next; do nothing')
-    .option('--wait', 'stay until nothing is left to do but later')
+    .option('--wait', 'go on after each wait, until the rotation is done')
     .addHelpText(
       'after',
       '\nExample:\n  sealgate rotate gateway --now\n\nExit status 1: one of them is blocked. Run it again, or on a schedule, after the wait that it names.',

@@ -98,7 +98,7 @@ async function traffic(isOver: () => boolean): Promise<{ opened: number; refused
     ...{ items: [{ article: 'x', quantity: 1, price: 1.1 }], total: 1.1, currency: 'EUR' },
   }
   const result = { opened: 0, refused: [] as string[], sent: 0 }
-  let next = 0n
+  let [next = 0n] = await log.endOffsets(OUTPUT)
   for (let rest = 40; rest > 0;) {
     if (!isOver()) {
       await sealer.send('orders', { id: `e${result.sent++}`, source: '/shop/checkout', type: TYPE, data })
@@ -182,19 +182,29 @@ describe('sealgate rotate', () => {
     )
   })
 
-  it('gives a suspended gateway a new key only when it is asked to by name', async () => {
+  it('gives a gateway whose key was revoked a new one only when it is asked to by name, and then it signs again', async () => {
     const kid = (await gatewayRows()).at(-1)!.kidText
-    const suspended = await sealgate([
-      ...['keys', 'suspend', kid, '--leaving', LOCAL_GATEWAY],
+    const revoked = await sealgate([
+      ...['keys', 'revoke', kid, '--compromised-at', 'unknown', '--leaving', LOCAL_GATEWAY],
       ...['--folder', join(folder, 'stack')],
     ])
-    expect(suspended.status).toBe(0)
+    expect(revoked.status).toBe(0)
     const blocked = await at()
     expect(blocked.status).toBe(1)
     expect(blocked.out).toContain('gateway: blocked.')
     expect((await at('gateway', '--now')).out).toMatch(
       /gateway: enrol key .*\ngateway: waits until 20.*run this again$/,
     )
+    // What was asked for goes on by itself.
+    expect((await at('--wait')).status).toBe(0)
+    await sleep(500)
+    let isOver = false
+    const going = traffic(() => isOver)
+    await sleep(500)
+    isOver = true
+    const { opened, sent, refused } = await going
+    expect(refused).toEqual([])
+    expect(opened).toBe(sent)
   })
 
   it.each([
