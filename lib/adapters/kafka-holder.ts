@@ -74,13 +74,18 @@ export class Holder {
     const topics = [...Map.groupBy(messages, ({ topic }) => topic).keys()]
     const operation = operationOn(this.#place, 'commit of', topics)
     const limit = this.#clients.limit(deadline, operation.name)
+    let isBegun = false
     try {
       const transaction = await this.#within(limit, () => this.#producer.transaction())
       // First, since this is refused without effect while the transaction before is still being ended; a batch is not.
       await Promise.all(offsets.map((offset) => this.#sendOffset(transaction, offset, isBusy, limit)))
+      isBegun = true
       await this.#send(transaction, messages, limit)
       await this.#within(limit, () => transaction.commit())
     } catch (error) {
+      // This transaction is being ended, and not by us.
+      if (isBegun && isBusy(error))
+        throw new Outage('fenced', `${operation.name}: another holder is taking over.`, { cause: error })
       throw kafkaOutage(error, { ...operation, ...largestOf(messages) })
     }
   }

@@ -185,7 +185,7 @@ async function peek(
   const isBetween = (error: unknown): boolean =>
     error instanceof Outage && error.code === 'position-damaged' && ++looks < PEEKS
   try {
-    return await clients.repeat(limit, { firstMs: 20, longestMs: 100 }, isBetween, () =>
+    return await clients.repeat(limit, { firstMs: 10, longestMs: 50 }, isBetween, () =>
       clients.persist(limit, () => clients.within(limit, read)),
     )
   } catch (error) {
@@ -193,7 +193,8 @@ async function peek(
   }
 }
 
-const PEEKS = 5
+/** Two seconds of them, beside a holder that commits all the time: any one of them may fall between two commits. */
+const PEEKS = 40
 
 function refuseExisting(source: TopicPartition, stored: StoredPosition | undefined): void {
   if (stored === undefined) return
