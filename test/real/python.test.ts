@@ -1,41 +1,35 @@
 /** The example in Python (docs/python.md): what it opens, refuses and seals is what the client and the gate do. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { documentFile } from '../../lib/adapters/document-file.ts'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { createOpener } from '../../lib/client/opener.ts'
-import { createSealer } from '../../lib/client/sealer.ts'
-import type { SealerOptions } from '../../lib/client/sealer-options.ts'
-import {
-  exportPrivateJwk,
-  generateKeyPair,
-  type PrivateKey,
-  publicKeyOf,
-  thumbprint,
-} from '../../lib/envelope/crypto.ts'
+import { exportPrivateJwk } from '../../lib/envelope/crypto.ts'
 import { parse } from '../../lib/envelope/format.ts'
 import { partitionOf } from '../../lib/envelope/partition.ts'
 import { ED25519, ESP256 } from '../../lib/envelope/suite.ts'
 import { Rejection } from '../../lib/errors.ts'
-import type { DirectoryDraft } from '../../lib/keys/directory-draft.ts'
-import { publishChange, publishFirst, type PublisherOptions } from '../../lib/keys/directory-publisher.ts'
 import { createDirectory } from '../../lib/keys/directory-reader.ts'
-import { localSigner } from '../../lib/keys/signer.ts'
 import { openLocalKeyService } from '../../lib/local/key-service.ts'
 import { localKeyPort } from '../../lib/local/key-service-port.ts'
 import { openLocalKeys } from '../../lib/local/root.ts'
 import { LOCAL_GATEWAY } from '../../lib/local/stack.ts'
-import type { KeyService, SourceRecord } from '../../lib/ports.ts'
 import { openShop, ORDER_TYPE } from '../shop.ts'
 import { type KmsEndpoint, startKmsEndpoint } from './kms-endpoint.ts'
-import { type Environment, openPythonExample, type PythonExample, serveKeys } from './python/world.ts'
-
-const clock = { now: () => Date.now() }
-const soon = (): number => Date.now() + 10_000
-const seconds = (): number => Math.floor(Date.now() / 1000)
+import {
+  clock,
+  type Ending,
+  KEK,
+  kidOf,
+  lying,
+  openWorld,
+  recordsOf,
+  type Sealed,
+  seconds,
+  serveAnswer,
+} from './python/gateway.ts'
+import { openPythonExample, type PythonExample, serveKeys } from './python/world.ts'
 
 let python: PythonExample
 beforeAll(async () => {
@@ -43,99 +37,10 @@ beforeAll(async () => {
 })
 afterAll(() => python.close())
 
-const ending: (() => Promise<unknown>)[] = []
+const ending: Ending = []
 afterEach(async () => {
   for (const end of ending.splice(0).toReversed()) await end()
 })
-
-const KEK = { kekId: 'gateway-2026', provider: 'local' }
-
-/** A gateway that seals for the consumer `fulfilment`, its keys in a directory, and a KMS. */
-async function openWorld() {
-  const folder = await mkdtemp(join(tmpdir(), 'python-world-'))
-  ending.push(() => rm(folder, { recursive: true }))
-  const root = generateKeyPair(ED25519)
-  const store = documentFile({ path: join(folder, 'directory.jws'), outage: 'directory-unavailable', clock })
-  const publisher: PublisherOptions = {
-    ...{ store, roots: [root.publicKey], root: localSigner(root.privateKey), clock },
-    leaving: new Set(['gateway-eu', 'other']),
-  }
-  await publishFirst(publisher, soon())
-  const keys = await openLocalKeyService(folder, clock)
-  const { arn } = await keys.createKey()
-  const kms = await startKmsEndpoint(keys, 'fulfilment')
-  ending.push(() => kms.end())
-  const change = (work: (draft: DirectoryDraft) => void) => publishChange(publisher, work, soon())
-  const enrol = async (iss: string, suite = ED25519, published = true): Promise<PrivateKey> => {
-    const { publicKey: key, privateKey } = generateKeyPair(suite)
-    const times = { notBefore: seconds() - 1000, notAfter: seconds() + 1000 }
-    if (published) await change((draft) => draft.enrol({ iss, key, state: 'active', ...times }))
-    return privateKey
-  }
-  const sealed = async (privateKey: PrivateKey, count: number, options: Partial<SealerOptions> = {}) => {
-    const keyService = localKeyPort(keys, options.clock ?? clock)
-    const sealer = createSealer({
-      ...{ iss: 'gateway-eu', audience: 'fulfilment', signer: localSigner(privateKey), partitions: 3 },
-      ...{ kek: { ...KEK, key: arn }, keyService, ...options },
-    })
-    const { messages } = await sealer.seal(
-      'orders.fulfilment',
-      Array.from({ length: count }, (_, index) => ({
-        ...{
-          source: '/shop',
-          type: ORDER_TYPE,
-          key: 'A',
-          data: { index, name: 'Zoë' },
-          subject: 'ü',
-          extensions: { iss: 'x' },
-        },
-      })),
-    )
-    await sealer.close()
-    return messages.map(({ headers, ...message }) => ({
-      ...message,
-      headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
-    }))
-  }
-  const serve = async () => {
-    const endpoint = await serveKeys({ source: store, roots: publisher.roots })
-    ending.push(() => endpoint.end())
-    return endpoint
-  }
-  const env = (keysUrl: string, kmsUrl = kms.url): Environment => ({
-    ...{ TOPIC: 'orders.fulfilment', ISSUER: 'gateway-eu', AUDIENCE: 'fulfilment', KEYS_URL: keysUrl },
-    ...{ KEK_NAME: KEK.kekId, KEK_ARN: arn, KMS_ENDPOINT: kmsUrl },
-  })
-  return { keys, arn, store, publisher, kms, change, enrol, sealed, serve, env }
-}
-
-type Sealed = Pick<SourceRecord, 'partition' | 'key' | 'value' | 'headers'>
-
-const kidOf = (key: PrivateKey): string => thumbprint(publicKeyOf(key)).toString('base64url')
-
-/** As Kafka gives records: at the broker's time, one offset after the other. */
-const recordsOf = (messages: readonly Sealed[], change: Partial<SourceRecord> = {}): SourceRecord[] =>
-  messages.map((message, index) => ({
-    topic: 'orders.fulfilment',
-    offset: BigInt(index),
-    timestamp: Date.now(),
-    timestampType: 'LogAppendTime',
-    ...message,
-    ...change,
-  }))
-
-/** A server that gives everybody the same answer. */
-async function serveAnswer(status: number, body: string, headers = {}): Promise<string> {
-  const server = createServer((_, response) => response.writeHead(status, headers).end(body))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  ending.push(async () => {
-    server.closeAllConnections()
-    await new Promise((resolve) => server.close(resolve))
-  })
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return `http://127.0.0.1:${address.port}`
-}
 
 describe('the opener in Python', () => {
   it('decides every conformance vector as expected, but for what only a gateway decides', async () => {
@@ -162,7 +67,7 @@ describe('the opener in Python', () => {
     ['Ed25519', ED25519],
     ['ES256', ESP256],
   ])('opens what the client sealed with %s, alone and in batches, at one request a key', async (_, suite) => {
-    const { enrol, sealed, serve, env, kms } = await openWorld()
+    const { enrol, sealed, serve, env, kms } = await openWorld(ending)
     const key = await enrol('gateway-eu', suite)
     const messages = [...(await sealed(key, 1)), ...(await sealed(key, 5)), ...(await sealed(key, 8))]
     const { url, asked } = await serve()
@@ -178,7 +83,7 @@ describe('the opener in Python', () => {
   })
 
   it('refuses what was altered, moved, or sealed for somebody else or by somebody else, and goes on', async () => {
-    const { enrol, sealed, serve, env } = await openWorld()
+    const { enrol, sealed, serve, env } = await openWorld(ending)
     const key = await enrol('gateway-eu')
     const [good] = await sealed(key, 1)
     if (good === undefined) throw new Error('nothing sealed')
@@ -213,7 +118,7 @@ describe('the opener in Python', () => {
   })
 
   it('judges a key by its state at the time of the broker', async () => {
-    const { enrol, sealed, serve, env, change } = await openWorld()
+    const { enrol, sealed, serve, env, change } = await openWorld(ending)
     const key = await enrol('gateway-eu')
     const now = seconds()
     const messages = await sealed(key, 1)
@@ -236,18 +141,18 @@ describe('the opener in Python', () => {
   })
 
   it('decides nothing where the function of keys or KMS does not answer as it should', async () => {
-    const { enrol, sealed, env, serve } = await openWorld()
+    const { enrol, sealed, env, serve } = await openWorld(ending)
     const records = recordsOf(await sealed(await enrol('gateway-eu'), 1))
     const { url } = await serve()
     const outages = [
       env('http://127.0.0.1:1'),
-      env(await serveAnswer(503, '{"error":"the key directory cannot be read now"}')),
-      env(await serveAnswer(404, '{"message":"Not Found"}')),
-      env(await serveAnswer(302, '', { location: `${url}/keys/x` })),
-      env(await serveAnswer(200, '{"keys":[]}')),
-      env(await serveAnswer(200, 'x'.repeat(70_000))),
+      env(await serveAnswer(ending, 503, '{"error":"the key directory cannot be read now"}')),
+      env(await serveAnswer(ending, 404, '{"message":"Not Found"}')),
+      env(await serveAnswer(ending, 302, '', { location: `${url}/keys/x` })),
+      env(await serveAnswer(ending, 200, '{"keys":[]}')),
+      env(await serveAnswer(ending, 200, 'x'.repeat(70_000))),
       env(url, 'http://127.0.0.1:1'),
-      env(url, await serveAnswer(400, '{"__type":"AccessDeniedException"}')),
+      env(url, await serveAnswer(ending, 400, '{"__type":"AccessDeniedException"}')),
     ]
     for (const outage of outages) {
       const { status, events, refused, committed, stderr } = await python.consume(records, outage)
@@ -259,7 +164,7 @@ describe('the opener in Python', () => {
       })
       expect(stderr).toMatch(/^outage: /)
     }
-    const definite = env(url, await serveAnswer(400, '{"__type":"InvalidCiphertextException"}'))
+    const definite = env(url, await serveAnswer(ending, 400, '{"__type":"InvalidCiphertextException"}'))
     expect((await python.consume(records, definite)).refused).toEqual(['0 undecryptable'])
     const ahead = recordsOf(records, { timestamp: Date.now() + 400_000 })
     expect((await python.consume(ahead, env(url))).stderr).toMatch(/^outage: the broker's clock/)
@@ -269,7 +174,7 @@ describe('the opener in Python', () => {
   })
 
   it('asks for no more than 60 kids a minute, whatever strangers sign with', async () => {
-    const { enrol, sealed, env, serve } = await openWorld()
+    const { enrol, sealed, env, serve } = await openWorld(ending)
     const [good] = await sealed(await enrol('gateway-eu'), 1)
     if (good === undefined) throw new Error('nothing sealed')
     const { value } = good
@@ -287,7 +192,7 @@ describe('the opener in Python', () => {
   })
 
   it('parses as the gate does, whichever byte of a value is another, one too many or missing', async () => {
-    const { enrol, sealed } = await openWorld()
+    const { enrol, sealed } = await openWorld(ending)
     const key = await enrol('gateway-eu')
     const values = [...(await sealed(key, 1)), ...(await sealed(key, 3)).slice(0, 1)].flatMap(({ value }) =>
       [...value.keys()].flatMap((at) => [
@@ -416,7 +321,7 @@ END`)
   })
 
   it('signs with P-256 too, numbers what it sends, and chooses partitions as every client does', async () => {
-    const { enrol, serve, env, keys, store, publisher, change, arn } = await openWorld()
+    const { enrol, serve, env, keys, store, publisher, change, arn } = await openWorld(ending)
     const key = await enrol('gateway-eu', ESP256)
     await change((draft) => draft.grantKek({ ...KEK, key: arn }, 'gateway-eu'))
     const folder = await mkdtemp(join(tmpdir(), 'python-key-'))
@@ -464,10 +369,4 @@ function altered(value: Uint8Array, at: number): Buffer {
   const other = Buffer.from(value)
   other[at] = (other[at] ?? 0) ^ 1
   return other
-}
-
-/** Wraps nothing: what it hands out no KMS unwraps. */
-const lying: KeyService = {
-  generate: () => Promise.resolve({ dataKey: Buffer.alloc(32, 7), wrapped: Buffer.alloc(184, 9) }),
-  unwrap: () => Promise.reject(new Error('never asked')),
 }
