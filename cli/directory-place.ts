@@ -1,6 +1,6 @@
 /** The key directory that a command works on: an embedded stack's, or the one that the settings name. */
 import { dirname, join } from 'node:path'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { Command } from 'commander'
 import { openDocument, openDocumentStore, placeName } from '../lib/adapters/document-place.ts'
 import { rootSigner } from '../lib/adapters/root-signer.ts'
 import { type PublicKey, publicKeyOf } from '../lib/envelope/crypto.ts'
@@ -19,6 +19,7 @@ import { EXIT, oneLine } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import { choosePlace, type KeySettings, type PlaceSettings, readKeySettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
+import { namingOption, stackFolderOption } from './world.ts'
 
 /** What is asked of a directory may take so long, writing included. */
 export const CALL_MS = 20_000
@@ -52,23 +53,10 @@ export interface DirectoryPlace {
 
 /** Adds `--folder`, `--settings` and `--json`. */
 export function addDirectoryOptions(command: Command, json: string): Command {
-  const text = (value: string): string => {
-    // As a path it would be the current folder.
-    if (value === '') throw new InvalidArgumentError('It is empty: name one, or leave it out.')
-    return value
-  }
+  const settings = 'settings with directory, roots, rootKey (default: sealgate.yaml)'
   return command
-    .addOption(
-      new Option('--folder <dir>', 'an embedded stack (default: SEALGATE_LOCAL, or .sealgate)').argParser(
-        text,
-      ),
-    )
-    .addOption(
-      new Option(
-        '--settings <file>',
-        'settings with directory, roots, rootKey (default: sealgate.yaml)',
-      ).argParser(text),
-    )
+    .addOption(stackFolderOption())
+    .addOption(namingOption('--settings <file>', settings))
     .option('--json', json)
 }
 

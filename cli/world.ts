@@ -47,21 +47,22 @@ export interface World extends Topics {
 
 /** Adds `--folder`, `--brokers` and `--settings`. */
 export function addPlaceOptions(command: Command): Command {
-  const text = (value: string): string => {
-    // As a path it would be the current folder.
+  return command
+    .addOption(stackFolderOption())
+    .addOption(namingOption('--brokers <list>', 'a cluster: host:port,host:port'))
+    .addOption(namingOption('--settings <file>', 'settings of a cluster (default: sealgate.yaml)'))
+}
+
+/** `--folder`. */
+export const stackFolderOption = (): Option =>
+  namingOption('--folder <dir>', 'an embedded stack (default: SEALGATE_LOCAL, or .sealgate)')
+
+/** An option whose value must name something: empty, a path would be the current folder. */
+export function namingOption(flags: string, description: string): Option {
+  return new Option(flags, description).argParser((value: string) => {
     if (value === '') throw new InvalidArgumentError('It is empty: name one, or leave it out.')
     return value
-  }
-  return command
-    .addOption(
-      new Option('--folder <dir>', 'an embedded stack (default: SEALGATE_LOCAL, or .sealgate)').argParser(
-        text,
-      ),
-    )
-    .addOption(new Option('--brokers <list>', 'a cluster: host:port,host:port').argParser(text))
-    .addOption(
-      new Option('--settings <file>', 'settings of a cluster (default: sealgate.yaml)').argParser(text),
-    )
+  })
 }
 
 /** The flags that a user is to repeat for the next command on the same place. */

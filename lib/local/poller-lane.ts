@@ -3,24 +3,14 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { nameOf } from '../adapters/msk-event.ts'
 import type { EventOrigin } from '../adapters/msk-event.ts'
-import type { SourceRecord, TopicPartition } from '../ports.ts'
+import type { RecordReader, TopicPartition } from '../ports.ts'
 import { Gathering, MAX_EVENT_BYTES, eventJson, failedItems, failureRecord, itemOf } from './event-batch.ts'
 import type { FailureCondition, FailureRecord, Item } from './event-batch.ts'
 import { functionArnOf, invokeJson } from './invocation.ts'
 import type { LambdaHandler } from './invocation.ts'
 
 /** What is polled: the embedded log, or a cluster. Any rejection is tried again later. */
-export interface PolledSource {
-  partitions(topic: string): Promise<number>
-  /**
-   * Committed records from an offset on (from the first one kept, where `from` is before it), at least one where there is
-   * one; `next` is where to read on, `end` the offset that the next record will at least have.
-   */
-  fetch(
-    place: TopicPartition,
-    from: bigint,
-    limits: { readonly maxBytes: number; readonly maxRecords: number },
-  ): Promise<{ readonly records: readonly SourceRecord[]; readonly next: bigint; readonly end: bigint }>
+export interface PolledSource extends Pick<RecordReader, 'partitions' | 'fetch'> {
   groupOffset(group: string, place: TopicPartition): Promise<bigint | undefined>
   commitGroup(group: string, place: TopicPartition, offset: bigint): Promise<void>
   /** Waits until one of the places has more to read, or the deadline (ms since 1970). Without it the poller looks every 100 ms. */
@@ -28,10 +18,7 @@ export interface PolledSource {
 }
 
 /** The same, where a reader must know how far a topic reaches. */
-export interface ReadableSource extends PolledSource {
-  /** The first offset kept, and the one that the next committed record will at least have. */
-  offsets(place: TopicPartition): Promise<{ readonly first: bigint; readonly end: bigint }>
-}
+export interface ReadableSource extends PolledSource, RecordReader {}
 
 /** A poller's settings, defaults filled in, and what its lanes share. */
 export interface LanePlan {
