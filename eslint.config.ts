@@ -55,7 +55,18 @@ const inRoom = (room: string): { group: string[]; message: string }[] => {
 }
 
 export default defineConfig(
-  { ignores: ['node_modules/', '.cache/', '**/.venv/', 'dist/', 'build/', 'coverage/', '**/node_modules/', 'bin/'] },
+  {
+    ignores: [
+      'node_modules/',
+      '.cache/',
+      '**/.venv/',
+      'dist/',
+      'build/',
+      'coverage/',
+      '**/node_modules/',
+      'bin/',
+    ],
+  },
   tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { project: './tsconfig.json' } },
