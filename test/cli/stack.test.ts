@@ -88,7 +88,8 @@ describe('on a running stack', () => {
     expect(plain.out).toMatch(
       new RegExp(`analytics.${TYPE}/\\d/\\d+  ${TYPE}  key=p1:\\S+  \\{"placedAt":"2026-11"`),
     )
-    expect(plain.out).not.toContain('c7')
+    // A pseudonym may have these two letters in it by chance.
+    expect(plain.out).not.toMatch(/"c7"|key=c7\b/)
   })
 
   it('follows a channel until it is told to stop, and ends at --max', async () => {
