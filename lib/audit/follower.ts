@@ -6,7 +6,14 @@ import { compareBytes } from '../cbor.ts'
 import type { PublicKey } from '../envelope/crypto.ts'
 import { leafHash, treeRoot } from '../envelope/merkle.ts'
 import { type Entry, parseEntry, placeOf, recordOf } from './entry.ts'
-import { type AuditHead, parseSegment, type Segment, segmentKey, verifySegment } from './segment.ts'
+import {
+  type AuditHead,
+  isSegment,
+  parseSegment,
+  type Segment,
+  segmentKey,
+  verifySegment,
+} from './segment.ts'
 import type { AuditRecord } from './verification.ts'
 
 /** Whose segments count. */
@@ -33,9 +40,6 @@ interface Followed {
 
 /** Entries kept that no segment covers yet; a slice has some thousands at most. */
 const MAX_OPEN = 65_536
-/** COSE_Sign1's tag 18: how a segment begins. */
-const SEGMENT_BYTE = 0xd2
-
 export class AuditFollower {
   readonly #trust: AuditTrust
   readonly #observer: FollowerObserver
@@ -54,7 +58,7 @@ export class AuditFollower {
   /** The next record of an audit partition. A chain stands in one partition; several may be read in any order. */
   add({ value }: AuditRecord): void {
     if (value === null) return
-    if (value[0] === SEGMENT_BYTE) this.#segment(value)
+    if (isSegment(value)) this.#segment(value)
     else this.#entry(value)
   }
 

@@ -119,6 +119,9 @@ export function verifySegment(segment: Segment, key: PublicKey): boolean {
   return segment.alg === key.suite.cose && verify(key, segment.signed, segment.signature)
 }
 
+/** Whether a record of the audit is a segment: it begins with COSE_Sign1's tag 18, an entry as JSON does. */
+export const isSegment = (value: Uint8Array): boolean => value[0] === 0xd2
+
 /** Reads a segment record's value; undefined for whatever `closeSegment` would not have written. */
 export function parseSegment(value: Uint8Array): Segment | undefined {
   try {

@@ -6,7 +6,7 @@ import type { PublicKey } from '../envelope/crypto.ts'
 import { leafHash } from '../envelope/merkle.ts'
 import { type AuditPlace, type BreakKind, Chain, type ChainBreak } from './chain.ts'
 import { placeOf, recordOf } from './entry.ts'
-import { type AuditHead, parseSegment, segmentKey, verifySegment } from './segment.ts'
+import { type AuditHead, isSegment, parseSegment, segmentKey, verifySegment } from './segment.ts'
 
 /** A record of the audit topic. */
 export interface AuditRecord {
@@ -115,7 +115,7 @@ class Verification {
     const at = { auditPartition, auditOffset: record.offset }
     const key = record.key === null ? undefined : Buffer.from(record.key).toString()
     const { value } = record
-    if (value?.[0] === SEGMENT_BYTE) this.#segment(key, value, at)
+    if (value !== null && isSegment(value)) this.#segment(key, value, at)
     else this.#entry(key, value, at)
   }
 
@@ -226,9 +226,6 @@ class Verification {
     return until >= from && since < to
   }
 }
-
-/** COSE_Sign1's tag 18: how a segment begins. An entry begins as JSON does. */
-const SEGMENT_BYTE = 0xd2
 
 /** A record's key, of a segment or with an offset of an entry. */
 const RECORD_KEY = /^([^/]+\/[0-9]+)(?:\/([0-9]{1,19}))?$/
