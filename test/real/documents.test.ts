@@ -11,11 +11,12 @@ import { createDirectory } from '../../lib/keys/directory-reader.ts'
 import { rootsOf } from '../../lib/settings.ts'
 import { sealgate } from '../cli/terminal.ts'
 import { documentStoreContract } from '../contract-suites/document-store.ts'
-import { type Moto, MOTO_MS, startMoto } from './emulators/moto.ts'
+import type { Emulator } from './emulators/emulator.ts'
+import { MOTO_MS, startMoto } from './emulators/moto.ts'
 
 const clock = { now: () => Date.now() }
 const options = { outage: 'directory-unavailable', clock } as const
-let moto: Moto
+let moto: Emulator
 beforeAll(async () => {
   moto = await startMoto()
 }, MOTO_MS)
