@@ -91,6 +91,8 @@ function importMilliseconds(file: string): number {
   const script = `const start = performance.now(); await import(${JSON.stringify(pathToFileURL(file).href)}); console.log(performance.now() - start)`
   const child = spawnSync(process.execPath, ['--input-type=module', '--eval', script], {
     encoding: 'utf8',
+    // The function reads its settings as it is loaded.
+    env: { PATH: process.env['PATH'], SEALGATE_LOCAL: 'none' },
     timeout: 60_000,
   })
   if (child.status !== 0) throw new TypeError(`the bundle does not load: ${child.stderr}`)

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { type Admin, Kafka, type Message, type Producer } from 'kafkajs'
-import { ingestHandler } from '../functions/ingest.ts'
+import { ingestHandler } from '../functions/ingest-handler.ts'
 import { createKafkaSink } from '../lib/adapters/kafka.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
 import { type KafkaEvent, type KafkaEventRecord, toMskEvent } from '../lib/adapters/msk-event.ts'
@@ -109,7 +109,7 @@ export class KafkaWorld {
     return new Site(topics, partitions, sealer)
   }
 
-  /** The gate, as `functions/ingest.ts` runs it in one process; only its keys are not in KMS. */
+  /** The gate, as `functions/ingest-handler.ts` runs it in one process; only its keys are not in KMS. */
   gate(site: Site): Promise<Invoke> {
     const { brokers, ca, passwords } = this.#broker.connection
     const sasl = { mechanism: 'scram-sha-512', username: 'gate', password: passwords.gate }

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Command } from 'commander'
-import { ingestHandler } from '../functions/ingest.ts'
+import { ingestHandler } from '../functions/ingest-handler.ts'
 import { createIngest } from '../lib/admission/slice.ts'
 import { slicesOf } from '../lib/adapters/msk-event.ts'
 import { parseEntry, recordKey } from '../lib/audit/entry.ts'

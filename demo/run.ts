@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stackWorld } from '../cli/stack-world.ts'
 import { closing, type World } from '../cli/world.ts'
-import { ingestHandler } from '../functions/ingest.ts'
+import { ingestHandler } from '../functions/ingest-handler.ts'
 import { createIngest, type IngestParts } from '../lib/admission/slice.ts'
 import { QUARANTINE_HEADERS } from '../lib/admission/route.ts'
 import { recordKey } from '../lib/audit/entry.ts'

@@ -1,31 +1,11 @@
-/** The Lambda function of the MSK trigger: reads the environment, wires, and hands over. Nothing is decided here. */
-import middy from '@middy/core'
-import type { PartialAnswer } from '../lib/adapters/msk-event.ts'
-import { type Gate, openGate } from '../lib/runtime.ts'
+/**
+ * The Lambda function of the MSK trigger. Its environment is read as the module is loaded, so that a deployment with faults
+ * fails in Lambda's init phase, with all of them named, and takes no record; connections open at the first invocation.
+ */
+import { openGate } from '../lib/runtime.ts'
 import { readSettings } from '../lib/settings.ts'
+import { ingestHandler, type IngestHandler } from './ingest-handler.ts'
 
-/** Takes an `MSKEvent` or `SelfManagedKafkaEvent` (@types/aws-lambda); typed as unknown, since it is checked as if it were. */
-export type IngestHandler = middy.MiddyfiedHandler<unknown, PartialAnswer | undefined>
+const settings = readSettings(process.env)
 
-/** Kept in hand before Lambda's own deadline: an answer that comes too late is none. Milliseconds. */
-const MARGIN_MS = 500
-
-/** A handler on a gate that is opened at the first invocation and kept for the next; one that fails to open is opened anew. */
-export function ingestHandler(open: () => Promise<Gate>): IngestHandler {
-  let opening: Promise<Gate> | undefined
-  const gate = async (): Promise<Gate> => {
-    opening ??= open()
-    try {
-      return await opening
-    } catch (error) {
-      opening = undefined
-      throw error
-    }
-  }
-  return middy<unknown, PartialAnswer | undefined>().handler(async (event, context) => {
-    const deadline = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS
-    return (await gate()).handle(event, deadline)
-  })
-}
-
-export const handler: IngestHandler = ingestHandler(() => openGate(readSettings(process.env)))
+export const handler: IngestHandler = ingestHandler(() => openGate(settings))

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { readFileSync } from 'node:fs'
 import type { Handler, MSKEvent, SelfManagedKafkaEvent } from 'aws-lambda'
-import { ingestHandler } from '../../functions/ingest.ts'
+import { ingestHandler } from '../../functions/ingest-handler.ts'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { createIngest } from '../../lib/admission/slice.ts'
 import { ConfigError, Outage } from '../../lib/errors.ts'

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { APIGatewayProxyEventV2, Handler } from 'aws-lambda'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { keysHandler, type KeysHandler } from '../../functions/keys.ts'
+import { keysHandler, type KeysHandler } from '../../functions/keys-handler.ts'
 import { documentFile } from '../../lib/adapters/document-file.ts'
 import {
   exportPrivateJwk,

@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, expect, it, vi } from 'vitest'
-import { ingestHandler } from '../../functions/ingest.ts'
+import { ingestHandler } from '../../functions/ingest-handler.ts'
 import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { exportPublicJwk } from '../../lib/envelope/crypto.ts'
 import { openLocalKeyService } from '../../lib/local/key-service.ts'

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Producer, Transaction } from 'kafkajs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { ingestHandler } from '../../functions/ingest.ts'
+import { ingestHandler } from '../../functions/ingest-handler.ts'
 import { createOpener } from '../../lib/client/opener.ts'
 import { createKafkaSource, type KafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { type Poller, startPoller } from '../../lib/local/poller.ts'

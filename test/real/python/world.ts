@@ -6,7 +6,7 @@ import { appendFile, cp, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFil
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { keysHandler } from '../../../functions/keys.ts'
+import { keysHandler } from '../../../functions/keys-handler.ts'
 import { createDirectory } from '../../../lib/keys/directory-reader.ts'
 import { invokeOnce } from '../../../lib/local/invocation.ts'
 import type { LocalConsumer } from '../../../lib/local/stack.ts'
