@@ -4,6 +4,7 @@ import { createIngest, type IngestParts } from '../../lib/admission/slice.ts'
 import { createKafkaSink, type KafkaSink } from '../../lib/adapters/kafka.ts'
 import { type AuditSource, type VerificationReport, verifyAudit } from '../../lib/audit/verification.ts'
 import { createSealer, type Sealer } from '../../lib/client/sealer.ts'
+import type { SealerOptions } from '../../lib/client/sealer-options.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate, type Gate } from '../../lib/runtime.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
@@ -29,7 +30,8 @@ export class RealShop {
     this.quarantine = `${DEPLOYMENT}.quarantine.${this.#suffix}`
   }
 
-  static async open(): Promise<RealShop> {
+  /** `config` is of all its topics. */
+  static async open(config: Record<string, string> = {}): Promise<RealShop> {
     const real = new RealShop(await openShop())
     for (const topic of [
       real.source,
@@ -37,7 +39,7 @@ export class RealShop {
       real.quarantine,
       ...real.shop.stack.outputs.map(real.topicOf),
     ])
-      await real.cluster.createTopic(topic, PARTITIONS)
+      await real.cluster.createTopic(topic, PARTITIONS, config)
     const sink = real.sink()
     for (let partition = 0; partition < PARTITIONS; partition++)
       await sink.init({ topic: real.source, partition }, firstPosition(0n), soon())
@@ -74,7 +76,7 @@ export class RealShop {
     return gate
   }
 
-  async sealer(): Promise<Sealer> {
+  async sealer(change: Partial<SealerOptions> = {}): Promise<Sealer> {
     const producer = client('producer').producer({
       allowAutoTopicCreation: false,
       createPartitioner: explicit,
@@ -86,6 +88,7 @@ export class RealShop {
       partitions: PARTITIONS,
       topicOf: () => this.source,
       deliver: (batch) => producer.send(batch),
+      ...change,
     })
     this.#ending.push(() => sealer.close())
     return sealer
