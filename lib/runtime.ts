@@ -1,5 +1,5 @@
 /** Wires settings → adapters → core: what a function runs on. */
-import { createIngest, type Ingest } from './admission/slice.ts'
+import { createIngest, type GateKeyCounts, type Ingest } from './admission/slice.ts'
 import { answer, type AnswerMode, type PartialAnswer, slicesOf } from './adapters/msk-event.ts'
 import { connectStack } from './local/stack.ts'
 import type { Settings } from './settings.ts'
@@ -11,6 +11,8 @@ export interface Gate {
    * where a slice stopped; in `partial` mode resolves to what was left undecided.
    */
   handle(event: unknown, deadline: number): Promise<PartialAnswer | undefined>
+  /** How data keys fare, for metrics; undefined while it is not connected. */
+  keyCounts(): GateKeyCounts | undefined
   close(): Promise<void>
 }
 
@@ -20,6 +22,7 @@ export function createGate(ingest: Ingest, mode: AnswerMode): Gate {
       const slices = slicesOf(event)
       return answer(await ingest.ingest(slices, deadline), mode, slices)
     },
+    keyCounts: () => ingest.keyCounts(),
     close: () => ingest.close(),
   }
 }
@@ -57,6 +60,7 @@ async function openLocalGate(folder: string, mode: AnswerMode): Promise<Gate> {
         }
       }
     },
+    keyCounts: () => gate?.keyCounts(),
     close: async () => gate?.close(),
   }
 }
@@ -64,6 +68,7 @@ async function openLocalGate(folder: string, mode: AnswerMode): Promise<Gate> {
 function closing(gate: Gate, end: () => Promise<void>): Gate {
   return {
     handle: (event, deadline) => gate.handle(event, deadline),
+    keyCounts: () => gate.keyCounts(),
     close: async () => {
       await gate.close()
       await end()

@@ -8,7 +8,7 @@ import type { Contracts, PseudonymKeys } from '../contract/contract.ts'
 import { Outage } from '../errors.ts'
 import { random } from '../envelope/crypto.ts'
 import { ProvenBatches } from '../envelope/verify.ts'
-import type { DataKeys } from '../keys/data-keys.ts'
+import { type DataKeyCounts, type DataKeys, sumCounts } from '../keys/data-keys.ts'
 import type { Directory } from '../keys/directory.ts'
 import type { SealingKeys } from '../keys/sealing-keys.ts'
 import type { Clock, Signer, Sink, SinkSession, SourceRecord, TopicPartition } from '../ports.ts'
@@ -63,8 +63,15 @@ export interface IngestParts {
 export interface Ingest {
   /** Brings slices to an end side by side. Never rejects: what could not be decided stands in the stops. */
   ingest(slices: readonly SourceSlice[], deadline: number): Promise<readonly Stop[]>
+  /** How data keys fare, for metrics: those of the records that come in, and those of the outputs. */
+  keyCounts(): GateKeyCounts
   /** Lets go of all partitions; what was not committed is as if it had not been. */
   close(): Promise<void>
+}
+
+export interface GateKeyCounts {
+  readonly opening: DataKeyCounts
+  readonly sealing: DataKeyCounts
 }
 
 /** Takes slices for as long as the process lives; the partitions it holds stay open between invocations. */
@@ -79,6 +86,7 @@ export function createIngest(parts: IngestParts): Ingest {
       )
       return stops.filter((stop) => stop !== undefined)
     },
+    keyCounts: () => ({ opening: dataKeys.counts(), sealing: lanes.keyCounts() }),
     close: () => lanes.close(),
   }
 }
@@ -295,6 +303,10 @@ export class Lanes {
     this.#open.delete(name)
     if (lane === undefined) return
     closeQuietly(lane.session)
+  }
+
+  keyCounts(): DataKeyCounts {
+    return sumCounts([...this.#senders.values()].map(({ sealingKeys }) => sealingKeys.counts()))
   }
 
   async close(): Promise<void> {

@@ -8,7 +8,7 @@ import { Outage, Rejection, type RejectionCode } from '../errors.ts'
 import { open as decrypt, UNDECRYPTABLE } from '../envelope/seal.ts'
 import { ProvenBatches, type Verified } from '../envelope/verify.ts'
 import { authenticate, judgingTime, parseRecord } from '../keys/authenticate.ts'
-import { createDataKeys, type KeyRequest, type PreparedKeys } from '../keys/data-keys.ts'
+import { createDataKeys, type DataKeyCounts, type KeyRequest, type PreparedKeys } from '../keys/data-keys.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import type { Directory, DirectoryCopy } from '../keys/directory.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
@@ -149,6 +149,8 @@ export interface Opener {
    * times as fast as one by one. An outage for one record is one for the batch: let it throw, and Kafka gives it again.
    */
   openBatch(batch: KafkaBatch): Promise<Opened[]>
+  /** How its data keys fare, for metrics: one call for each key and five minutes at most. */
+  keyCounts(): DataKeyCounts
   /** Wipes the keys; calls from now on reject. */
   close(): void
 }
@@ -262,6 +264,7 @@ export function createOpener(options: OpenerOptions): Opener {
       if (opened === undefined) throw new TypeError('a record without a message')
       return opened
     },
+    keyCounts: () => dataKeys.counts(),
     close() {
       closed = true
       dataKeys.close()

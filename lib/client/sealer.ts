@@ -9,6 +9,7 @@ import { partitionOf } from '../envelope/partition.ts'
 import { prove, sealBody, type SealedBody } from '../envelope/seal.ts'
 import { suiteOf } from '../envelope/suite.ts'
 import { CONTENT_TYPE_HINT } from '../keys/authenticate.ts'
+import type { DataKeyCounts } from '../keys/data-keys.ts'
 import { byDeadline } from '../keys/deadline.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
@@ -45,6 +46,8 @@ export interface Sealer {
    * Kafka in the order of the calls, since the gateway refuses those that come 64 numbers late or twice; `send` sees to it.
    */
   seal(channel: string, events: EventInput | readonly EventInput[]): Promise<SealedBatch>
+  /** How its data keys fare, for metrics: `waits` are events that had to wait for the key service. */
+  keyCounts(): DataKeyCounts
   /** Waits for what is under way, then wipes the keys; calls from now on reject. */
   close(): Promise<void>
 }
@@ -287,6 +290,7 @@ export function createSealer(options: SealerOptions): Sealer {
       await tracked(call(channel, events, true))
     },
     seal: (channel, events) => tracked(call(channel, events, false)),
+    keyCounts: () => keys.counts(),
     async close() {
       closed = true
       await Promise.allSettled(calls)

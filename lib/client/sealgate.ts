@@ -53,6 +53,7 @@ export {
   thumbprint,
 } from '../envelope/crypto.ts'
 export { ED25519, ESP256, type SignatureSuite } from '../envelope/suite.ts'
+export type { DataKeyCounts } from '../keys/data-keys.ts'
 export { localSigner } from '../keys/signer.ts'
 export { openSecretSigner, type SecretSignerOptions } from '../keys/signing-secret.ts'
 export type { Directory, DirectoryCopy, DirectorySnapshot } from '../keys/directory.ts'

@@ -23,18 +23,34 @@ export interface PreparedKeys {
   release(): void
 }
 
-/** Since the start; `alive` and `oldestAgeMs` are of this moment. */
+/** Counted since the start; `alive` and `oldestAgeMs` are of this moment. Of one process, and of no key's bytes. */
 export interface DataKeyCounts {
-  /** Calls of the key service. */
+  /** Questions to the key service; one that was tried again is one. */
   readonly calls: number
-  /** Distinct keys of a slice that were there already (known refusals too). */
+  /** Answered by what was at hand. Opening counts each distinct key of a slice once, known refusals too. */
   readonly hits: number
-  /** Distinct keys of a slice that another slice was just fetching. */
+  /** Had to wait for a call: in opening, another slice's. */
   readonly waits: number
   /** Calls that ended in an outage. */
   readonly failures: number
+  /** Keys at hand. */
   readonly alive: number
+  /** Milliseconds since the oldest of them was asked for; 0 without any. */
   readonly oldestAgeMs: number
+}
+
+/** Of several caches together. */
+export function sumCounts(counts: Iterable<DataKeyCounts>): DataKeyCounts {
+  const sum = { calls: 0, hits: 0, waits: 0, failures: 0, alive: 0, oldestAgeMs: 0 }
+  for (const one of counts) {
+    sum.calls += one.calls
+    sum.hits += one.hits
+    sum.waits += one.waits
+    sum.failures += one.failures
+    sum.alive += one.alive
+    sum.oldestAgeMs = Math.max(sum.oldestAgeMs, one.oldestAgeMs)
+  }
+  return sum
 }
 
 export interface DataKeys {

@@ -5,7 +5,7 @@
 import { DataKey } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
 import type { Clock, Kek, KeyService } from '../ports.ts'
-import { encryptionContext } from './data-keys.ts'
+import { type DataKeyCounts, encryptionContext } from './data-keys.ts'
 import { byDeadline, MAX_TIMER_MS } from './deadline.ts'
 
 /** What one data key serves. A session (one producer's run) is one `SealingKeys`. */
@@ -25,6 +25,8 @@ export interface SealingKeys {
   tryLend<T>(scope: SealingScope, use: SealingUse<T>): { readonly value: T } | undefined
   /** Lends a valid key, fetched if need be. Rejects with `Outage` where there is none to be had: never an expired key. */
   lend<T>(scope: SealingScope, deadline: number, use: SealingUse<T>): Promise<T>
+  /** `hits` are uses of a key that was at hand, `waits` those that one had to be fetched for. */
+  counts(): DataKeyCounts
   /** Drops and wipes everything. */
   close(): void
 }
@@ -77,6 +79,7 @@ export function createSealingKeys(options: SealingKeyOptions): SealingKeys {
   let last: Shelf | undefined
   let timer: NodeJS.Timeout | undefined
   let closed = false
+  let [calls, hits, waits, failures] = [0, 0, 0, 0]
 
   const isValid = (live: LiveKey, now: number): boolean =>
     live.uses < maxUses && now >= live.bornAt && now < live.bornAt + maxAgeMs
@@ -132,8 +135,13 @@ export function createSealingKeys(options: SealingKeyOptions): SealingKeys {
   const generate = async (shelf: Shelf): Promise<void> => {
     const bornAt = clock.now()
     const { scope } = shelf
-    const made = keyService.generate(scope.kek, encryptionContext(scope), bornAt + fetchMs)
-    const { dataKey, wrapped } = await made
+    calls += 1
+    const { dataKey, wrapped } = await keyService
+      .generate(scope.kek, encryptionContext(scope), bornAt + fetchMs)
+      .catch((error: unknown) => {
+        failures += 1
+        throw error
+      })
     const live = { key: new DataKey(dataKey), wrapped: Uint8Array.from(wrapped), bornAt, uses: 0 }
     if (closed || shelves.get(nameOf(scope)) !== shelf) live.key.wipe()
     else if (shelf.current === undefined) shelf.current = live
@@ -173,16 +181,30 @@ export function createSealingKeys(options: SealingKeyOptions): SealingKeys {
   }
 
   return {
-    tryLend: (scope, use) => lendFrom(shelfOf(scope), use),
+    tryLend(scope, use) {
+      const lent = lendFrom(shelfOf(scope), use)
+      if (lent !== undefined) hits += 1
+      return lent
+    },
 
     async lend(scope, deadline, use) {
-      for (;;) {
+      for (let waited = false; ; waited = true) {
         const shelf = shelfOf(scope)
         const lent = lendFrom(shelf, use)
+        if (lent !== undefined && !waited) hits += 1
         if (lent !== undefined) return lent.value
+        if (!waited) waits += 1
         if (clock.now() >= deadline) throw lateOutage()
         await byDeadline(fetch(shelf), deadline, clock, lateOutage)
       }
+    },
+
+    counts() {
+      const kept = [...shelves.values()].flatMap(({ current, next }) => [current, next])
+      const alive = kept.filter((live) => live !== undefined)
+      const oldest = Math.min(...alive.map(({ bornAt }) => bornAt))
+      const oldestAgeMs = alive.length === 0 ? 0 : Math.max(0, clock.now() - oldest)
+      return { calls, hits, waits, failures, alive: alive.length, oldestAgeMs }
     },
 
     close() {

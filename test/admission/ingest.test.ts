@@ -67,6 +67,18 @@ const wrapped = (
 })
 
 describe('a gate between slices', () => {
+  it('counts calls, keys at hand and uses of them, of what comes in and of what goes out', async () => {
+    shop = await openShop()
+    const records = await sent(3)
+    const ingest = ingestOf()
+    for (const record of records) expect(await ingestAll(ingest, [record])).toEqual([])
+    const { opening, sealing } = ingest.keyCounts()
+    expect(opening).toMatchObject({ calls: 1, hits: 2, waits: 0, failures: 0, alive: 1 })
+    expect(sealing).toMatchObject({ calls: 1, hits: 2, waits: 1, failures: 0, alive: 1 })
+    expect(opening.oldestAgeMs).toBeLessThan(60_000)
+    await ingest.close()
+  })
+
   it('judges a record no earlier than those before it, in its slice and in the slices before', async () => {
     shop = await openShop()
     const records = [...(await sent(1)), ...(await sent(2, 100))]

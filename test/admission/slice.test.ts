@@ -187,6 +187,7 @@ describe('a slice', () => {
         return {
           tryLend: (scope, use) => (isDown ? undefined : keys.tryLend(scope, use)),
           lend: (scope, deadline, use) => (isDown ? Promise.reject(down()) : keys.lend(scope, deadline, use)),
+          counts: () => keys.counts(),
           close: () => keys.close(),
         }
       },

@@ -129,6 +129,25 @@ describe('sealing keys', () => {
     expect(await lend()).not.toBe(first)
   })
 
+  test('counts say what was at hand, who had to wait, what was called and failed, and how old the keys are', async () => {
+    const { keys, service, clock, lend } = world({ maxAgeMs: 60_000 })
+    await Promise.all([lend(), lend(), lend()])
+    expect(keys.counts()).toEqual({ calls: 1, hits: 0, waits: 3, failures: 0, alive: 1, oldestAgeMs: 0 })
+    keys.tryLend(SCOPE, idOf)
+    await lend()
+    clock.ms += 50_000
+    keys.tryLend(SCOPE, idOf)
+    await new Promise((resolve) => setImmediate(resolve))
+    const ahead = { calls: 2, hits: 3, waits: 3, failures: 0, alive: 2, oldestAgeMs: 50_000 }
+    expect(keys.counts()).toEqual(ahead)
+    service.before = () => Promise.reject(unavailable())
+    clock.ms += 60_000
+    expect(keys.tryLend(SCOPE, idOf)).toBeUndefined()
+    await expect(lend()).rejects.toThrow(Outage)
+    const failed = { calls: 3, hits: 3, waits: 4, failures: 1, alive: 0, oldestAgeMs: 0 }
+    expect(keys.counts()).toEqual(failed)
+  })
+
   test('a hung service holds a sender no longer than its deadline', async () => {
     const { keys, service, clock } = world()
     const wait = gate()
