@@ -2,7 +2,9 @@
  * Repairs of kafkajs 2.2.4, whose last release is this one (docs/decisions/0004-kafkajs.md). They reach into its inside,
  * so they refuse any other version. The imports are static: they must survive a bundler.
  */
+import vendor from 'kafkajs'
 import Broker from 'kafkajs/src/broker/index.js'
+import SASLAuthenticator from 'kafkajs/src/broker/saslAuthenticator/index.js'
 import type { Coordinator, CoordinatorQuery, FetchedPartition } from 'kafkajs/src/cluster/index.js'
 import Cluster from 'kafkajs/src/cluster/index.js'
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
@@ -25,6 +27,7 @@ export function repairKafkajs(version: string = kafkajs.version): void {
   repaired = true
   repairRetries()
   repairCoordinators()
+  repairAuthentication()
   repairIdleTimer()
   repairProduce()
   repairCommittedReads()
@@ -78,6 +81,30 @@ function repairCoordinators(): void {
     await this.refreshMetadataIfNecessary()
     const broker = await this.brokerPool.findConnectedBroker()
     return broker.findGroupCoordinator(query)
+  }
+}
+
+/**
+ * K19: a connection whose authentication was not answered in time, or that is being ended, was used by whoever came next,
+ * who began to authenticate anew. Brokers refuse that (`ILLEGAL_SASL_STATE`), which otherwise says that a listener takes no
+ * SASL, and nobody tries again. The one is ended, for another to be made; the other is as one that is not connected.
+ */
+function repairAuthentication(): void {
+  const { authenticate } = SASLAuthenticator.prototype
+  SASLAuthenticator.prototype.authenticate = async function () {
+    const { connection } = this
+    if (connection.connectionStatus === 'disconnecting')
+      throw new vendor.KafkaJSConnectionError('Connection is being closed', {
+        broker: `${connection.host}:${connection.port}`,
+      })
+    try {
+      await authenticate.call(this)
+    } catch (error) {
+      // At once: its end, told later, would be taken for that of the next.
+      connection.socket.destroy()
+      await connection.disconnect()
+      throw error
+    }
   }
 }
 

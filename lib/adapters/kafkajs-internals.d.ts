@@ -1,7 +1,19 @@
-/** What kafka-repairs.ts and kafka-source.ts touch inside kafkajs 2.2.4, which publishes no types for it. */
+/** What our adapters touch inside kafkajs 2.2.4, which publishes no types for it. */
 
 declare module 'kafkajs/src/cluster/index.js' {
   import type { ISocketFactory, KafkaConfig, Logger, PartitionMetadata, RetryOptions } from 'kafkajs'
+  import type { Encoded } from 'kafkajs/src/protocol/requests/index.js'
+
+  /** A request that kafkajs does not know: it adds length, api, version, correlation and client id, and takes the correlation off. */
+  export interface BrokerRequest<D, T> {
+    readonly request: {
+      readonly apiKey: number
+      readonly apiVersion: number
+      readonly apiName: string
+      encode(): Promise<Encoded>
+    }
+    readonly response: { decode(raw: Buffer): Promise<D>; parse(decoded: D): Promise<T> }
+  }
 
   export interface ClusterOptions extends Omit<KafkaConfig, 'logLevel'> {
     readonly logger: Logger
@@ -88,6 +100,9 @@ declare module 'kafkajs/src/cluster/index.js' {
       }[]
     }): Promise<unknown>
     readonly nodeId: string | number
+    /** By api key; what a broker does not know is left out. */
+    readonly versions: Readonly<Record<number, object>>
+    readonly connectionPool: { send<D, T>(request: BrokerRequest<D, T>): Promise<T> }
     findGroupCoordinator(query: CoordinatorQuery): Promise<CoordinatorAnswer>
     initProducerId(request: unknown): Promise<unknown>
     addPartitionsToTxn(request: unknown): Promise<unknown>
@@ -132,7 +147,11 @@ declare module 'kafkajs/src/cluster/index.js' {
     ): Promise<readonly { readonly partitions: readonly { readonly offset: string }[] }[]>
     retry: RetryOptions | undefined
     readonly brokerPool: { findConnectedBroker(): Promise<Broker> }
+    refreshMetadata(): Promise<void>
     refreshMetadataIfNecessary(): Promise<void>
+    /** As of the metadata; a number each. */
+    getNodeIds(): readonly string[]
+    findControllerBroker(): Promise<Broker>
     findBroker(query: { readonly nodeId: string | number }): Promise<Broker>
     findGroupCoordinator: (this: Cluster, query: CoordinatorQuery) => Promise<Coordinator>
     findGroupCoordinatorMetadata: (this: Cluster, query: CoordinatorQuery) => Promise<CoordinatorAnswer>
@@ -147,6 +166,20 @@ declare module 'kafkajs/src/broker/index.js' {
     fetch: (this: Broker, request: unknown) => Promise<FetchAnswer>
   }
   export { Broker as default }
+}
+
+declare module 'kafkajs/src/broker/saslAuthenticator/index.js' {
+  class SASLAuthenticator {
+    readonly connection: {
+      readonly host: string
+      readonly port: number
+      readonly connectionStatus: 'connected' | 'disconnecting' | 'disconnected'
+      readonly socket: { destroy(): unknown }
+      disconnect(): Promise<unknown>
+    }
+    authenticate: (this: SASLAuthenticator) => Promise<void>
+  }
+  export { SASLAuthenticator as default }
 }
 
 declare module 'kafkajs/src/network/requestQueue/index.js' {
@@ -232,8 +265,32 @@ declare module 'kafkajs/src/broker/saslAuthenticator/scram512.js' {
   export { provide as default }
 }
 
+declare module 'kafkajs/src/protocol/encoder.js' {
+  import type { Encoded } from 'kafkajs/src/protocol/requests/index.js'
+
+  /** `UVarInt` in a name: the compact forms of KIP-482. */
+  class Encoder implements Encoded {
+    readonly buf: Buffer
+    readonly buffer: Buffer
+    size(): number
+    writeInt8(value: number): this
+    writeInt32(value: number): this
+    writeUVarInt(value: number): this
+    writeUVarIntString(value: string): this
+    writeUVarIntBytes(value: Buffer): this
+    writeUVarIntArray(value: readonly Encoder[]): this
+  }
+  export { Encoder as default }
+}
+
 declare module 'kafkajs/src/protocol/decoder.js' {
   class Decoder {
+    constructor(raw: Buffer)
+    readInt16(): number
+    readInt32(): number
+    readUVarIntString(): string | null
+    readUVarIntArray<T>(readOne: (decoder: Decoder) => T): readonly T[] | null
+    readTaggedFields(): unknown
     /** Used for a record's headers alone. */
     readVarIntArray: (this: Decoder, readOne: (decoder: Decoder) => unknown) => unknown[]
   }
