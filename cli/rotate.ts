@@ -15,7 +15,7 @@ import { type RotationPorts, runRotation } from '../lib/keys/rotation-steps.ts'
 import { openLocalRotations, openRotations, type Rotations } from '../lib/rotation-runtime.ts'
 import { CALL_MS, directoryTrust, timeText } from './directory-place.ts'
 import { EXIT, oneLine, table } from './io.ts'
-import { choosePlace } from './settings.ts'
+import { choosePlace, readBrokerSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 interface Flags {
@@ -88,7 +88,12 @@ async function open(terminal: Terminal, flags: Flags, needsRoot: boolean): Promi
   const policy = flags.policy ?? (existsSync(POLICY_FILE) ? POLICY_FILE : undefined)
   const { trust } = await directoryTrust(place, needsRoot)
   if ('folder' in place) return openLocalRotations(place.folder, trust, policy, terminal)
-  return openRotations(trust, policy ?? POLICY_FILE, terminal)
+  const { cluster } = place
+  return openRotations(
+    { ...trust, kafka: () => readBrokerSettings(cluster) },
+    policy ?? POLICY_FILE,
+    terminal,
+  )
 }
 
 function chosen({ policies }: Rotations, name: string | undefined, now: boolean): readonly RotationPolicy[] {

@@ -3,7 +3,11 @@
  * of the function (docs/settings.md). docs/cli.md is the manual. All faults at once, each where its setting was given.
  */
 import { existsSync, type Stats, statSync } from 'node:fs'
-import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
+import {
+  type KafkaConnectionSettings,
+  type KafkaSinkSettings,
+  readKafkaSettings,
+} from '../lib/adapters/kafka-settings.ts'
 import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
 import type { Contracts } from '../lib/contract/contract.ts'
@@ -14,6 +18,7 @@ import { ConfigError, type Fault } from '../lib/errors.ts'
 import {
   type ClusterSettings,
   privateKeyOf,
+  readBrokers,
   readKafkaEnvironment,
   readSettings,
   readTrust,
@@ -191,6 +196,15 @@ export function readKeySettings(given: Given, needsRootKey: boolean): KeySetting
   return settings
 }
 
+/** How commands on Kafka's users reach the cluster; undefined where no brokers are given. */
+export function readBrokerSettings(given: Given): KafkaConnectionSettings | undefined {
+  if (!given.settings.some(({ name }) => name === BROKERS)) return undefined
+  const reading = new Reading(given)
+  const settings = reading.brokers()
+  reading.finish()
+  return settings
+}
+
 const LOCAL_SERVICE = /^local:./
 const SIGNING_KEY = /^(file:.+|arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/
 /** Stands where there were faults, and goes no further. */
@@ -269,8 +283,15 @@ class Reading {
     if (faults.length > 0) throw new ConfigError(faults)
   }
 
+  /** Undefined where there are faults. */
+  brokers(): KafkaConnectionSettings | undefined {
+    this.#reader.refuseUnverified()
+    this.#refuseOpenSecrets()
+    return readBrokers(this.#reader)
+  }
+
   #kafka(): KafkaSinkSettings | undefined {
-    for (const name of SECRET_FILES) this.#refuseOpen(name, this.#reader.optional(name))
+    this.#refuseOpenSecrets()
     try {
       return readKafkaEnvironment(functionEnvironment(this.#environment))
     } catch (error) {
@@ -337,6 +358,10 @@ class Reading {
     this.#refuseOpen(name, path)
     const key = this.#reader.read(name, path, 'Name a file with a private JWK.', privateKeyOf)
     return key === undefined ? { arn: '', kid } : { key }
+  }
+
+  #refuseOpenSecrets(): void {
+    for (const name of SECRET_FILES) this.#refuseOpen(name, this.#reader.optional(name))
   }
 
   /** As ssh does: a private key or password that others can read is used by nobody who cares. */

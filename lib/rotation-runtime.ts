@@ -3,26 +3,35 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { type DocumentPlace, openDocumentStore, placeName } from './adapters/document-place.ts'
+import type { KafkaConnectionSettings } from './adapters/kafka-settings.ts'
+import { kafkaUsers } from './adapters/kafka-users.ts'
 import { KMS_KEY_ARN, kmsKeyMaterial } from './adapters/kms-rotation.ts'
+import { MSK_CLUSTER_ARN, MSK_SECRET_ARN, mskUsers } from './adapters/msk-users.ts'
 import { rootSigner } from './adapters/root-signer.ts'
 import { SECRET_ARN, stagedSecretsManager } from './adapters/secrets-manager.ts'
 import { certificateLife, type PublicKey } from './envelope/crypto.ts'
 import { type Environment, Reader } from './environment.ts'
 import { ConfigError, type Fault, Outage } from './errors.ts'
-import type { RotationPolicy } from './keys/rotation.ts'
-import { readRotationPolicy, type RotationEntry, type RotationPolicies } from './keys/rotation-policy.ts'
+import type { Rotation, RotationPolicy } from './keys/rotation.ts'
+import {
+  readRotationPolicy,
+  type RotationEntry,
+  type RotationPolicies,
+  secretsOf,
+} from './keys/rotation-policy.ts'
 import type { RotationView } from './keys/rotation-state.ts'
-import type { RotationPorts } from './keys/rotation-steps.ts'
+import type { RotationPorts, ScramUsers } from './keys/rotation-steps.ts'
 import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from './local/stack.ts'
 import { localStagedSecrets, openLocalSecrets } from './local/secrets.ts'
 import type { Clock } from './ports.ts'
-import { readTrust, type SigningSettings } from './settings.ts'
+import { BROKER_SETTINGS, readBrokers, readTrust, type SigningSettings } from './settings.ts'
 
 /** What the function that rotates is told. */
 export interface RotationSettings {
   readonly directory: DocumentPlace
   readonly roots: readonly PublicKey[]
   readonly rootKey: SigningSettings
+  readonly kafka: () => KafkaConnectionSettings | undefined
   /** The policy file's path. */
   readonly policy: string
 }
@@ -30,6 +39,7 @@ export interface RotationSettings {
 const KNOWN = [
   ...['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS'],
   ...['SEALGATE_ROOT_KEY', 'SEALGATE_ROTATION'],
+  ...BROKER_SETTINGS,
 ]
 
 /** Throws `ConfigError` with every fault. */
@@ -42,8 +52,10 @@ export function readRotationSettings(environment: Environment): RotationSettings
   if (arn !== '' && !KMS_KEY_ARN.test(arn))
     reader.fault('SEALGATE_ROOT_KEY', 'It is no ARN of a KMS key.', 'Set it whole, not an alias.')
   const policy = reader.text('SEALGATE_ROTATION', 'Name the rotation policy file (docs/rotation.md).')
+  const isOnKafka = BROKER_SETTINGS.some((name) => reader.optional(name) !== undefined)
+  const kafka = isOnKafka ? readBrokers(reader) : undefined
   if (reader.faults.length > 0) throw new ConfigError(reader.faults)
-  return { ...trust, rootKey: { arn, kid: undefined }, policy }
+  return { ...trust, rootKey: { arn, kid: undefined }, kafka: () => kafka, policy }
 }
 
 /** All rotations of a place, ready to be looked at and, with a root, carried out. */
@@ -59,22 +71,51 @@ export interface RotationTrust {
   readonly directory: DocumentPlace
   readonly roots: readonly PublicKey[]
   readonly rootKey: SigningSettings | undefined
+  /** How to reach the brokers whose users are rotated, where any are. Throws `ConfigError`. */
+  readonly kafka?: () => KafkaConnectionSettings | undefined
 }
 
 /** Those of a policy file, in AWS Secrets Manager and KMS. Throws `ConfigError` with every fault. */
 export function openRotations(trust: RotationTrust, policyFile: string, clock: Clock): Rotations {
   const policies = readPolicyFile(policyFile)
-  const faults = policies.entries.flatMap(({ rotation }): Fault[] => {
-    const where = `${policyFile}: rotations.${rotation.name}`
-    if ('secret' in rotation && !SECRET_ARN.test(rotation.secret))
-      return [{ where, what: 'Its secret is no ARN of Secrets Manager.', fix: 'Set it whole.' }]
-    if (rotation.kind === 'kms-key' && !KMS_KEY_ARN.test(rotation.key))
-      return [{ where, what: 'Its key is no ARN of a KMS key.', fix: 'Set it whole, not an alias.' }]
-    return []
-  })
+  const faults = policies.entries.flatMap(({ rotation }) =>
+    elsewhereFaults(rotation, `${policyFile}: rotations.${rotation.name}`),
+  )
   if (faults.length > 0) throw new ConfigError(faults)
   const more = { secrets: stagedSecretsManager(clock), keyMaterial: kmsKeyMaterial(clock) }
-  return rotationsOf(policies, trust, dirname(resolve(policyFile)), clock, more)
+  const rotations = rotationsOf(policies, trust, dirname(resolve(policyFile)), clock, more)
+  if (!policies.entries.some(({ rotation }) => rotation.kind === 'scram')) return rotations
+  const ports = async (deadline: number): Promise<RotationPorts> => {
+    const users = usersOf(trust.kafka?.(), policyFile, clock)
+    return { ...(await rotations.ports(deadline)), users }
+  }
+  return { ...rotations, ports }
+}
+
+/** What of a rotation is not to be found on AWS by the name that it has. */
+function elsewhereFaults(rotation: Rotation, where: string): Fault[] {
+  const faults: Fault[] = []
+  const fault = (what: string, fix: string): void => void faults.push({ where, what, fix })
+  for (const secret of secretsOf(rotation))
+    if (!SECRET_ARN.test(secret)) fault('Its secret is no ARN of Secrets Manager.', 'Set it whole.')
+  if (rotation.kind === 'kms-key' && !KMS_KEY_ARN.test(rotation.key))
+    fault('Its key is no ARN of a KMS key.', 'Set it whole, not an alias.')
+  if (rotation.kind !== 'scram' || rotation.msk === undefined) return faults
+  if (!MSK_CLUSTER_ARN.test(rotation.msk)) fault('Its msk is no ARN of an MSK cluster.', 'Set it whole.')
+  if (!rotation.users.every((secret) => MSK_SECRET_ARN.test(secret)))
+    fault('MSK takes no users from secrets of such names.', 'Give them names that begin with AmazonMSK_.')
+  return faults
+}
+
+function usersOf(kafka: KafkaConnectionSettings | undefined, policyFile: string, clock: Clock): ScramUsers {
+  const where = `${policyFile}: rotations`
+  if (kafka === undefined) {
+    const fix = 'Set SEALGATE_KAFKA_BROKERS (kafka.brokers) and how we log in there (docs/rotation.md).'
+    throw new ConfigError([{ where, what: 'Whose users are to be rotated is not known.', fix }])
+  }
+  if (kafka.tls === undefined)
+    throw new ConfigError([{ where, what: 'A password would be shown to the network.', fix: 'Use TLS.' }])
+  return { ...kafkaUsers(kafka, clock), ...mskUsers(clock) }
 }
 
 /** Those of an embedded stack: its policy file's, or the gateway's signing key and the directory. */
@@ -86,12 +127,14 @@ export async function openLocalRotations(
 ): Promise<Rotations> {
   const policies =
     policyFile === undefined ? readRotationPolicy(LOCAL_POLICY, 'local') : readPolicyFile(policyFile)
-  const elsewhere = policies.entries.filter(({ rotation }) => rotation.kind === 'kms-key')
+  const elsewhere = policies.entries.filter(
+    ({ rotation: { kind } }) => kind === 'kms-key' || kind === 'scram',
+  )
   if (elsewhere.length > 0)
     throw new ConfigError(
       elsewhere.map(({ rotation }) => ({
         where: `${policyFile ?? ''}: rotations.${rotation.name}`,
-        what: 'An embedded stack has no keys in KMS.',
+        what: 'An embedded stack has no keys in KMS, and no users of Kafka.',
         fix: 'Leave it out.',
       })),
     )

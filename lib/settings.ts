@@ -1,7 +1,11 @@
 /** What a function is told by its environment: read strictly, with every fault named at once (docs/settings.md). */
 import { type DocumentPlace, documentPlace } from './adapters/document-place.ts'
 import type { AnswerMode } from './adapters/msk-event.ts'
-import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-settings.ts'
+import {
+  type KafkaConnectionSettings,
+  type KafkaSinkSettings,
+  readKafkaSettings,
+} from './adapters/kafka-settings.ts'
 import { SECRET_ARN } from './adapters/secrets-manager.ts'
 import type { IssuerLimits } from './admission/replay.ts'
 import { loadBundle } from './contract/bundle.ts'
@@ -66,14 +70,12 @@ const KAFKA_SASL = [
   ...['SASL_TOKEN_ENDPOINT', 'SASL_TOKEN_CA', 'SASL_CLIENT_ID', 'SASL_CLIENT_SECRET'],
   ...['SASL_CLIENT_SECRET_FILE', 'SASL_SCOPE', 'SASL_REGION', 'SASL_SERVICE_NAME'],
 ] as const
-const KAFKA_TIMES = [
-  'CONNECTION_TIMEOUT_MS',
-  'AUTHENTICATION_TIMEOUT_MS',
-  'REQUEST_TIMEOUT_MS',
-  'TRANSACTION_TIMEOUT_MS',
-  'OPEN_TIMEOUT_MS',
-  'MAX_IDLE_MS',
-] as const
+const CONNECTION_TIMES = ['CONNECTION_TIMEOUT_MS', 'AUTHENTICATION_TIMEOUT_MS', 'REQUEST_TIMEOUT_MS'] as const
+const KAFKA_TIMES = [...CONNECTION_TIMES, 'TRANSACTION_TIMEOUT_MS', 'OPEN_TIMEOUT_MS', 'MAX_IDLE_MS'] as const
+/** What `readBrokers` reads. */
+export const BROKER_SETTINGS: readonly string[] = [
+  ...['BROKERS', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...CONNECTION_TIMES],
+].map((name) => `${KAFKA}_${name}`)
 const ALWAYS = ['SEALGATE_FAILURE_MODE']
 const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
 const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS']
@@ -141,6 +143,11 @@ export function readKafkaEnvironment(environment: Environment): KafkaSinkSetting
   const kafka = readKafka(reader)
   if (reader.faults.length > 0 || kafka === undefined) throw new ConfigError(reader.faults)
   return kafka
+}
+
+/** How to reach a cluster as somebody who has no positions there; faults are left to the reader, which then has some. */
+export function readBrokers(reader: Reader): KafkaConnectionSettings | undefined {
+  return readKafka(reader, 'none')
 }
 
 /** What the function that gives out public keys is told. Throws `ConfigError` with every fault. */
@@ -266,14 +273,17 @@ function readSigning(reader: Reader, environment: Environment): GateSigning {
   return key === undefined ? { arn: '', kid } : { key }
 }
 
-function readKafka(reader: Reader): KafkaSinkSettings | undefined {
+function readKafka(
+  reader: Reader,
+  deployment: string | undefined = reader.optional('SEALGATE_DEPLOYMENT'),
+): KafkaSinkSettings | undefined {
   const ssl = gather(KAFKA_SSL, 'SSL_', (name) => reader.optional(name))
   const sasl = gather(KAFKA_SASL, 'SASL_', (name) => reader.optional(name))
   const plaintext = reader.optional(`${KAFKA}_INSECURE_PLAINTEXT`)
   const epoch = reader.optional('SEALGATE_EPOCH')
   const raw = {
     brokers: reader.optional(`${KAFKA}_BROKERS`)?.split(','),
-    deployment: reader.optional('SEALGATE_DEPLOYMENT'),
+    deployment,
     ...(epoch === undefined ? {} : { epoch: numberOf(epoch) }),
     ...(Object.keys(ssl).length === 0 ? {} : { ssl }),
     ...(Object.keys(sasl).length === 0 ? {} : { sasl }),

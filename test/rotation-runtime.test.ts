@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { documentFile } from '../lib/adapters/document-file.ts'
+import { readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
 import { generateKeyPair } from '../lib/envelope/crypto.ts'
 import { ED25519 } from '../lib/envelope/suite.ts'
 import { ConfigError } from '../lib/errors.ts'
@@ -12,11 +13,12 @@ import { publishFirst } from '../lib/keys/directory-publisher.ts'
 import { rotationRow } from '../lib/keys/rotation-status.ts'
 import { runRotation } from '../lib/keys/rotation-steps.ts'
 import { localSigner } from '../lib/keys/signer.ts'
-import { openRotations, type Rotations } from '../lib/rotation-runtime.ts'
+import { openRotations, type Rotations, type RotationTrust } from '../lib/rotation-runtime.ts'
 import { setEnvironment } from './secrets-endpoint.ts'
 import { selfSigned } from './self-signed.ts'
 
 const KEY = 'arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012'
+const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:kafka'
 const clock = { now: () => Date.now() }
 const soon = (): number => Date.now() + 10_000
 const root = generateKeyPair(ED25519)
@@ -89,13 +91,13 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
-async function opened(rotations: string): Promise<Rotations> {
+async function opened(rotations: string, more: Partial<RotationTrust> = {}): Promise<Rotations> {
   const path = join(folder, 'directory.jws')
   const policy = join(folder, 'rotation.yaml')
   await writeFile(policy, `rotations:\n${rotations}`)
   const trust = {
     directory: { kind: 'file', path } as const,
-    ...{ roots: [root.publicKey], rootKey: { key: root.privateKey } },
+    ...{ roots: [root.publicKey], rootKey: { key: root.privateKey }, ...more },
   }
   return openRotations(trust, policy, clock)
 }
@@ -181,16 +183,42 @@ describe('what else a policy names', () => {
 
   it('is refused, all of it, where it cannot be reached on AWS', async () => {
     const opening = opened(
-      "  a: { kind: signing-key, iss: x, secret: x }\n  b: { kind: kms-key, key: 'alias/x' }\n",
+      `  a: { kind: signing-key, iss: x, secret: x }
+  b: { kind: kms-key, key: 'alias/x' }
+  c: { kind: scram, pointer: '${SECRET}-p', users: ['${SECRET}-a', u], msk: m }
+`,
     )
     const error: unknown = await opening.catch((reason: unknown) => reason)
     if (!(error instanceof ConfigError)) throw new Error('no faults', { cause: error })
     expect(error.faults.map(({ what }) => what)).toEqual([
       'Its secret is no ARN of Secrets Manager.',
       'Its key is no ARN of a KMS key.',
+      'Its secret is no ARN of Secrets Manager.',
+      'Its msk is no ARN of an MSK cluster.',
+      'MSK takes no users from secrets of such names.',
     ])
     await expect(opened('  - a\n')).rejects.toThrow('rotations: It is no map.')
     await expect(opened('  a: &x { kind: directory }\n  b: *x\n')).rejects.toThrow(ConfigError)
     await expect(opened('  __proto__: { kind: directory }\n')).rejects.toThrow('It is no name.')
+  })
+
+  it('is users of Kafka, which are looked at without brokers and not rotated without them, or without TLS', async () => {
+    const row = `  kafka: { kind: scram, pointer: '${SECRET}-p', users: ['${SECRET}-a', '${SECRET}-b'] }\n`
+    const rotations = await opened(row)
+    expect(await rotationRow(rotations.policies[0]!, rotations.view, soon())).toMatchObject({
+      ...{ name: 'kafka', kind: 'scram', state: 'unknown', overdue: true },
+    })
+    await expect(rotations.ports(soon())).rejects.toThrow('Set SEALGATE_KAFKA_BROKERS (kafka.brokers)')
+    const raw = { brokers: ['127.0.0.1:1'], deployment: 'x', insecurePlaintext: true }
+    const open = await opened(row, { kafka: () => readKafkaSettings(raw) })
+    await expect(open.ports(soon())).rejects.toThrow('A password would be shown to the network. Use TLS.')
+    const sound = await opened(row, {
+      kafka: () => readKafkaSettings({ ...raw, insecurePlaintext: undefined }),
+    })
+    expect(Object.keys((await sound.ports(soon())).users ?? {})).toEqual([
+      'setPassword',
+      'logIn',
+      'associate',
+    ])
   })
 })

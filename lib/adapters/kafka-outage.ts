@@ -92,6 +92,8 @@ const UNREACHED = new Set([
   'CredentialsRenewed',
 ])
 
+const REFUSED_LOGIN = 'SASL_AUTHENTICATION_FAILED'
+
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
 
 /** What a broker answers to a client certificate (RFC 8446 §6.2), as OpenSSL's codes spell it. */
@@ -102,6 +104,9 @@ export const isRefusedCertificate = (error: Error): boolean => CERTIFICATE_ALERT
 export const isBusy = (error: unknown): boolean => rootOf(error).type === BUSY
 
 export const isCold = (error: unknown): boolean => COLD.has(rootOf(error).type)
+
+/** Whether the broker does not know this user with this password: not, or not yet. */
+export const isRefusedLogin = (error: unknown): boolean => rootOf(error).type === REFUSED_LOGIN
 
 /** Whether the same may succeed in a moment without anybody's doing anything. */
 export function isPassing(error: unknown): boolean {
@@ -122,10 +127,7 @@ export function kafkaOutage(error: unknown, operation: Operation): Outage {
 function explain(root: Root, operation: Operation): [OutageCode, string] {
   const { type, message } = root
   const topics = operation.topics.join(', ')
-  const sasl =
-    type === 'SASL_AUTHENTICATION_FAILED' ||
-    root.name === 'KafkaJSSASLAuthenticationError' ||
-    isScram(message)
+  const sasl = type === REFUSED_LOGIN || root.name === 'KafkaJSSASLAuthenticationError' || isScram(message)
   if (FENCED.has(type))
     return ['fenced', `another holder has taken over, or the broker ended the transaction (${type}).`]
   if (message.startsWith('SASL OAUTHBEARER'))

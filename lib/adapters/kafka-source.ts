@@ -2,13 +2,18 @@
  * A Kafka cluster as the event-source poller polls it: explicit offsets, committed records only, offsets of a group that
  * nobody joins. kafkajs's consumer cannot be told where to read, so this asks its brokers itself.
  */
-import type { Logger } from 'kafkajs'
-import type { BatchContext, Broker, FetchedPartition, FetchedRecord } from 'kafkajs/src/cluster/index.js'
-import Cluster from 'kafkajs/src/cluster/index.js'
+import type {
+  BatchContext,
+  Broker,
+  default as Cluster,
+  FetchedPartition,
+  FetchedRecord,
+} from 'kafkajs/src/cluster/index.js'
 import Decoder from 'kafkajs/src/protocol/decoder.js'
 import { Outage } from '../errors.ts'
 import type { Header, SourceRecord, TopicPartition } from '../ports.ts'
 import { KafkaAccess } from './kafka-access.ts'
+import { connectCluster, disconnectCluster } from './kafka-connection.ts'
 import { isPassing, kafkaOutage } from './kafka-outage.ts'
 import { repairKafkajs } from './kafka-repairs.ts'
 import type { KafkaConnectionSettings } from './kafka-settings.ts'
@@ -131,7 +136,7 @@ class Link {
 
   async #askOnce<T>(question: (cluster: Cluster) => Promise<T>, until: number): Promise<T> {
     if (this.#closed) throw new Outage('sink-unavailable', 'This source has been closed.')
-    const connecting = (this.#cluster ??= this.#connect(until))
+    const connecting = (this.#cluster ??= connectCluster(this.#access, this.#settings.brokers, until))
     try {
       const cluster = await connecting
       await cluster.refreshMetadataIfNecessary()
@@ -139,7 +144,7 @@ class Link {
     } catch (error) {
       if (this.#cluster === connecting) {
         this.#cluster = undefined
-        void end(connecting)
+        void disconnectCluster(connecting)
       }
       throw error
     }
@@ -149,36 +154,8 @@ class Link {
     this.#closed = true
     const cluster = this.#cluster
     this.#cluster = undefined
-    if (cluster !== undefined) await end(cluster)
+    if (cluster !== undefined) await disconnectCluster(cluster)
   }
-
-  /** By the first broker that answers; one that refuses us speaks for all. */
-  async #connect(until: number): Promise<Cluster> {
-    await this.#access.refresh()
-    let last: unknown
-    for (const broker of this.#settings.brokers) {
-      const cluster = new Cluster({
-        ...this.#access.config([broker]),
-        logger: SILENT,
-        metadataMaxAge: METADATA_MAX_AGE_MS,
-        allowAutoTopicCreation: false,
-        isolationLevel: READ_COMMITTED,
-      })
-      try {
-        await cluster.connect()
-        return cluster
-      } catch (error) {
-        last = error
-        void end(Promise.resolve(cluster))
-        if (!isPassing(error) || Date.now() >= until) break
-      }
-    }
-    throw last
-  }
-}
-
-async function end(connecting: Promise<Cluster>): Promise<void> {
-  await connecting.then((cluster) => cluster.disconnect()).catch(() => undefined)
 }
 
 const READ_COMMITTED = 1
@@ -187,17 +164,6 @@ const FIRST_WAIT_MS = 50
 const LONGEST_WAIT_MS = 800
 /** Nothing is tried again after so long. */
 const PATIENCE_MS = 8000
-const METADATA_MAX_AGE_MS = 60_000
-
-/** Every error is thrown, and says more where it is translated. */
-const SILENT: Logger = {
-  info: () => undefined,
-  error: () => undefined,
-  warn: () => undefined,
-  debug: () => undefined,
-  namespace: () => SILENT,
-  setLogLevel: () => undefined,
-}
 
 async function leaderOf(cluster: Cluster, { topic, partition }: TopicPartition): Promise<Broker> {
   await cluster.addTargetTopic(topic)

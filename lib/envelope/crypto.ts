@@ -13,12 +13,14 @@ import {
   generateKeyPairSync,
   hash,
   type KeyObject,
+  pbkdf2,
   randomFillSync,
   sign as signBytes,
   timingSafeEqual,
   verify as verifyBytes,
   X509Certificate,
 } from 'node:crypto'
+import { promisify } from 'node:util'
 import { A256GCM, ED25519, type SignatureSuite } from './suite.ts'
 
 /** A public key as in RFC 8037 (OKP) or RFC 7518 §6.2 (EC). */
@@ -59,6 +61,11 @@ export function hmac(key: Uint8Array, bytes: Uint8Array): Buffer {
 /** From the operating system's generator. */
 export function random(length: number): Buffer {
   return randomFillSync(Buffer.allocUnsafeSlow(length))
+}
+
+/** What a broker keeps of a password for SCRAM-SHA-512: `Hi()` of RFC 5802 §2.2, 64 bytes. The password must be ASCII. */
+export function scramSaltedPassword(password: string, salt: Uint8Array, iterations: number): Promise<Buffer> {
+  return promisify(pbkdf2)(password, salt, iterations, 64, 'sha512')
 }
 
 /** Compares in a time that tells nothing about the content, only about the length. */

@@ -1,7 +1,7 @@
 /** What is to be rotated, how often, and what all the waits follow from: a YAML file (docs/rotation.md). */
 import { parseDocument } from 'yaml'
 import { ConfigError, type Fault } from '../errors.ts'
-import { activationOf, overlapOf, type Rotation, type RotationWaits } from './rotation.ts'
+import { activationOf, overlapOf, releaseOf, type Rotation, type RotationWaits } from './rotation.ts'
 
 /** A rotation of the file; the last two are there for what is only watched. */
 export interface RotationEntry {
@@ -37,10 +37,11 @@ interface Kind {
   readonly period: string
 }
 
-type KindName = Exclude<Rotation['kind'], 'scram'>
+type KindName = Rotation['kind']
 
 const KINDS: Readonly<Record<KindName, Kind>> = {
   'signing-key': { needs: ['iss', 'secret'], may: ['period'], period: '90d' },
+  scram: { needs: ['pointer', 'users'], may: ['msk', 'period'], period: '30d' },
   'kms-key': { needs: ['key'], may: ['period'], period: '365d' },
   directory: { needs: [], may: [], period: '' },
   'pseudonym-keys': { needs: ['since'], may: [], period: '' },
@@ -77,7 +78,7 @@ class Reading {
     const rows = this.#fields(top.get('rotations') ?? {}, 'rotations')
     if (rows.size === 0) this.#fault('rotations', 'There is none.', 'Name at least one (docs/rotation.md).')
     const entries = [...rows].flatMap(([name, row]) => this.#entry(name, row, waits))
-    const secrets = entries.flatMap(({ rotation }) => ('secret' in rotation ? [rotation.secret] : []))
+    const secrets = entries.flatMap(({ rotation }) => secretsOf(rotation)).filter((secret) => secret !== '')
     for (const secret of new Set(secrets.filter((one, index) => secrets.indexOf(one) !== index)))
       this.#fault('rotations', `Two have the secret ${secret}.`, 'Give each its own.')
     return { entries, waits }
@@ -151,17 +152,23 @@ class Reading {
       if (needs.includes(field)) this.#fault(path, `It has no ${field}.`, `Set ${field} (docs/rotation.md).`)
       return ''
     }
-    for (const field of needs) text(field)
+    for (const field of needs) if (field !== 'users') text(field)
+    // Left out it means something else than wrong.
+    if (fields.has('msk') && !isFilled(fields.get('msk')))
+      this.#fault(`${path}.msk`, 'It is no text.', 'Set the ARN of an MSK cluster, or leave it out.')
+    const users = needs.includes('users') ? this.#pair(fields.get('users'), `${path}.users`) : NO_PAIR
     const period = usual === '' ? undefined : this.#seconds(fields.get('period') ?? usual, `${path}.period`)
     const since = needs.includes('since') ? this.#time(fields.get('since'), `${path}.since`) : undefined
     const file = kind === 'certificate' ? text('file') : undefined
-    const rotation = this.#rotation(kind, name, fields, period ?? 0)
-    if (rotation.kind === 'signing-key') this.#checkOverlap(rotation.period, waits, path)
+    const rotation = this.#rotation(kind, name, fields, users, period ?? 0)
+    if (rotation.kind === 'signing-key')
+      this.#checkOverlap(rotation.period, activationOf(waits) + overlapOf(waits), path)
+    if (rotation.kind === 'scram') this.#checkOverlap(rotation.period, releaseOf(waits), path)
     if (rotation.kind === 'kms-key') this.#checkDays(rotation.period, path)
     return [{ rotation, since, file, period }]
   }
 
-  #rotation(kind: KindName, name: string, fields: Fields, period: number): Rotation {
+  #rotation(kind: KindName, name: string, fields: Fields, users: Pair, period: number): Rotation {
     const text = (field: string): string => {
       const found = fields.get(field)
       return typeof found === 'string' ? found : ''
@@ -169,6 +176,10 @@ class Reading {
     switch (kind) {
       case 'signing-key':
         return { kind, name, iss: text('iss'), secret: text('secret'), period }
+      case 'scram': {
+        const msk = text('msk')
+        return { kind, name, pointer: text('pointer'), users, period, ...(msk !== '' && { msk }) }
+      }
       case 'kms-key':
         return { kind, name, key: text('key'), period }
       case 'directory':
@@ -180,15 +191,23 @@ class Reading {
   }
 
   /** The next would begin before the last has ended. */
-  #checkOverlap(period: number, waits: RotationWaits, path: string): void {
-    const least = 2 * (activationOf(waits) + overlapOf(waits))
+  #checkOverlap(period: number, takes: number, path: string): void {
+    const least = 2 * takes
     if (period >= least) return
-    const what = `A rotation takes ${least / 2} s with its waits, and the period is ${period} s.`
+    const what = `A rotation takes ${takes} s with its waits, and the period is ${period} s.`
     this.#fault(
       `${path}.period`,
       what,
       `Set at least ${least}s, or shorten the waits and what they follow from.`,
     )
+  }
+
+  #pair(value: unknown, path: string): Pair {
+    const list: readonly unknown[] = Array.isArray(value) ? value : []
+    const [first, second] = list
+    if (isFilled(first) && isFilled(second) && list.length === 2) return [first, second]
+    this.#fault(path, 'It is no list of two secrets.', 'Name the secrets of the two users: [ARN, ARN].')
+    return NO_PAIR
   }
 
   #checkDays(period: number, path: string): void {
@@ -213,6 +232,16 @@ class Reading {
     this.#fault(path, 'It is no date.', 'Write 2026-11-22: the day since which it is in use.')
     return 0
   }
+}
+
+type Pair = readonly [string, string]
+const NO_PAIR: Pair = ['', '']
+const isFilled = (value: unknown): value is string => typeof value === 'string' && value !== ''
+
+/** The secrets that a rotation changes. */
+export function secretsOf(rotation: Rotation): readonly string[] {
+  if (rotation.kind === 'scram') return [rotation.pointer, ...rotation.users]
+  return rotation.kind === 'signing-key' ? [rotation.secret] : []
 }
 
 const WAITS = ['directoryGrace', 'secretHold', 'eventLife', 'margin', 'retention']

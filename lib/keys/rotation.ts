@@ -26,6 +26,9 @@ export const activationOf = ({ directoryGrace, margin }: RotationWaits): number 
 export const overlapOf = ({ secretHold, eventLife, margin }: RotationWaits): number =>
   secretHold + eventLife + margin
 
+/** Between a change of the pointer and the last log-in as the user before. */
+export const releaseOf = ({ secretHold, margin }: RotationWaits): number => secretHold + margin
+
 interface Named {
   /** What `sealgate rotate NAME` calls it. */
   readonly name: string
@@ -49,7 +52,7 @@ export interface ScramRotation extends Periodic {
   readonly pointer: string
   /** Secrets of the two users: each `{"username","password"}`. */
   readonly users: readonly [string, string]
-  /** An MSK cluster, which reads the users' secrets itself; else the brokers are told. */
+  /** The ARN of an MSK cluster, which reads the users' secrets itself; else the brokers are told. */
   readonly msk?: string
 }
 
@@ -290,7 +293,7 @@ function planScram(
   }
   const isSet = pending === undefined && current.createdAt > pointer.createdAt
   if (!isSet && pending === undefined && !isAsked && now < dueAt) return plan('current')
-  const freeAt = pointer.createdAt + waits.secretHold + waits.margin
+  const freeAt = pointer.createdAt + releaseOf(waits)
   // Until then somebody may still log in as the idle user, with the password that he has.
   if (now < freeAt)
     return plan('under-way', { do: 'wait', until: freeAt, why: `until nobody is ${username} any more` })

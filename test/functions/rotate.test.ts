@@ -160,10 +160,13 @@ it('names all that is wrong with its settings', () => {
       SEALGATE_DIRECTORY: '/d.jws',
       SEALGATE_ROOT_KEY: 'alias/root',
       SEALGATE_ROTATE: 'x',
+      SEALGATE_KAFKA_SASL_MECHANISM: 'scram-sha-512',
     })
   expect(read).toThrow(ConfigError)
   expect(read).toThrow('SEALGATE_ROTATE: No setting has this name.')
   expect(read).toThrow('SEALGATE_ROOTS: It is not set.')
   expect(read).toThrow('SEALGATE_ROOT_KEY: It is no ARN of a KMS key.')
   expect(read).toThrow('SEALGATE_ROTATION: It is not set.')
+  expect(read).toThrow('SEALGATE_KAFKA_BROKERS: It is not a list of brokers.')
+  expect(read).toThrow('SEALGATE_KAFKA_SASL: There are no credentials.')
 })
