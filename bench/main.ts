@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import { admission } from './admission.ts'
 import { coldStart } from './cold-start.ts'
 import { contracts } from './contracts.ts'
+import { dataKeys } from './data-keys.ts'
 import { kafka } from './kafka.ts'
 import { kafkaMemory } from './kafka-memory.ts'
 import { kafkaStages } from './kafka-stages.ts'
@@ -19,13 +20,14 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   'cold-start': coldStart,
   contracts,
   stages,
+  'data-keys': dataKeys,
   kafka,
   'kafka-stages': kafkaStages,
   'kafka-memory': kafkaMemory,
 }
 
 /** Those that no peer is measured in. */
-const ALONE = new Set(['contracts', 'stages', 'kafka', 'kafka-stages', 'kafka-memory'])
+const ALONE = new Set(['contracts', 'stages', 'data-keys', 'kafka', 'kafka-stages', 'kafka-memory'])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`
 
