@@ -33,7 +33,7 @@ export function openAudit(terminal: Terminal): OpenAudit {
 
 /** Undefined where they are not for us to read: what is there can be verified, but a cut at the end would not show. */
 async function headsOf(
-  { sources: topics, records, positions, clock }: Topics,
+  { sources: topics, records, positions, auditTopic, clock }: Topics,
   terminal: Terminal,
 ): Promise<ReadonlyMap<string, AuditHead> | undefined> {
   if (topics.length === 0) {
@@ -46,7 +46,7 @@ async function headsOf(
       const count = await records.partitions(topic)
       sources.push(...Array.from({ length: count }, (_, partition) => ({ topic, partition })))
     }
-    return await readHeads({ positions, sources, deadline: clock.now() + CALL_MS })
+    return await readHeads({ positions, sources, auditTopic, deadline: clock.now() + CALL_MS })
   } catch (error) {
     if (!(error instanceof Outage) || error.code !== 'sink-denied') throw error
     terminal.warn(oneLine(`The heads in the positions may not be read: ${error.message}`))

@@ -54,6 +54,7 @@ interface SearchOptions extends PlaceFlags {
   readonly type?: string
   readonly code?: string
   readonly record?: string
+  readonly resource?: string
   readonly since?: string
   readonly until?: string
   readonly limit?: string
@@ -83,6 +84,7 @@ export function addAuditCommands(program: Command, io: AuditIo, open: OpenAudit)
     )
     .option('--code <code>', 'a rejection code')
     .option('--record <record>', 'topic, topic/partition or topic/partition/offset')
+    .option('--resource <resource>', 'what it was done to: key:KID, directory:42; * for any characters')
     .option('--since <time>', `from then on: ${times}`)
     .option('--until <time>', 'before then')
     .option(
@@ -149,11 +151,12 @@ async function runSearch(io: AuditIo, open: OpenAudit, options: SearchOptions): 
   if (limit !== 'Infinity' && !/^[0-9]{1,15}$/.test(limit))
     faults.push({ where: '--limit', what: 'Not a whole number.', fix: 'Use 0 or more.' })
   if (faults.length > 0) throw new ConfigError(faults)
-  const { principal, type, record } = options
+  const { principal, type, record, resource } = options
   const query: AuditQuery = {
     ...(principal === undefined ? {} : { principal }),
     ...(type === undefined ? {} : { type }),
     ...(record === undefined ? {} : { record }),
+    ...(resource === undefined ? {} : { resource }),
     ...(code === undefined ? {} : { code }),
     ...(since === undefined ? {} : { sinceMs: since * 1000 }),
     ...(until === undefined ? {} : { untilMs: until * 1000 }),
@@ -260,7 +263,8 @@ function describeFound({ entry }: FoundEntry): string {
         ? entry.resource
         : ''
       : `${event?.type ?? ''} ${event?.id ?? ''}`
-  const code = entry.kind === 'event.rejected' ? ` ${entry.code}` : ''
+  const failed = 'success' in entry && !entry.success ? ' failure' : ''
+  const code = entry.kind === 'event.rejected' ? ` ${entry.code}` : failed
   const where = recordKey(entry.topic, entry.partition, entry.offset)
   const line = `${new Date(entry.timeMs).toISOString()}  ${where}  ${entry.kind}${code}  ${who}  ${what}`
   return printable(line.replaceAll('\n', ' ').trimEnd())

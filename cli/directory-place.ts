@@ -12,10 +12,12 @@ import {
   draftChange,
   publishChange,
   publishFirst,
+  type Published,
 } from '../lib/keys/directory-publisher.ts'
 import { readLocalRoot } from '../lib/local/root.ts'
 import type { DocumentSource, DocumentStore, Signer } from '../lib/ports.ts'
 import { EXIT, oneLine } from './io.ts'
+import { addByOption, type Lifecycle, openLifecycle } from './lifecycle.ts'
 import { wholeNumber } from './numbers.ts'
 import { choosePlace, type KeySettings, type PlaceSettings, readKeySettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -36,6 +38,7 @@ export interface ChangeFlags extends DirectoryFlags {
   readonly life?: number
   readonly leaving?: readonly string[]
   readonly lapsed?: true
+  readonly by?: string
 }
 
 export interface DirectoryPlace {
@@ -45,6 +48,8 @@ export interface DirectoryPlace {
   readonly source: DocumentSource
   /** Where this user's challenges are kept. */
   readonly stateFolder: string
+  /** Where what is changed is told of. Throws `ConfigError` with every fault of its settings. */
+  lifecycle(by: string | undefined): Promise<Lifecycle>
   /** Throws `ConfigError` where nobody writes. */
   store(): DocumentStore
   /** The root; only where it was asked for. */
@@ -62,8 +67,8 @@ export function addDirectoryOptions(command: Command, json: string): Command {
 
 /** Adds what every change takes. */
 export function addChangeOptions(command: Command): Command {
-  const json = 'print {"published","version","issuedAt","expiresAt","changes":[…]}'
-  return addDirectoryOptions(command, json)
+  const json = 'print {"published","version","issuedAt","expiresAt","changes":[…],"audited"}'
+  return addByOption(addDirectoryOptions(command, json))
     .option('--dry-run', 'show the difference; publish nothing')
     .option(
       '--life <hours>',
@@ -90,6 +95,7 @@ export async function openDirectoryPlace(
     roots,
     source: openDocument(directory, options),
     stateFolder,
+    lifecycle: (by) => openLifecycle(terminal, place, trust, by),
     store: () => openDocumentStore(directory, options),
     signer: async (deadline) => {
       if (rootKey === undefined) throw new TypeError('the root was not asked for')
@@ -128,7 +134,8 @@ export async function readDirectory(terminal: Terminal, place: DirectoryPlace): 
 }
 
 /**
- * Publishes a change, or with `--dry-run` shows it; then says `told`.
+ * Publishes a change and tells the audit, or with `--dry-run` shows it; says `told`. What is published stands, whatever
+ * becomes of the audit: a revocation must not wait for Kafka.
  * @param first what is to be done once, after it is known that the change has no fault, and before it is published
  */
 export async function changeDirectory(
@@ -138,7 +145,7 @@ export async function changeDirectory(
   told: string,
   first?: () => Promise<void>,
 ): Promise<void> {
-  const { dryRun, life, leaving, lapsed } = flags
+  const { dryRun, json, life, leaving, lapsed } = flags
   const place = await openDirectoryPlace(terminal, flags, dryRun === undefined)
   const deadline = terminal.now() + CALL_MS
   const options = {
@@ -149,16 +156,27 @@ export async function changeDirectory(
     ...(life !== undefined && { life: life * 3600 }),
     ...(lapsed && { lapsed }),
   }
-  let outcome = await draftChange(options, change, deadline)
-  if (dryRun === undefined) {
+  if (dryRun !== undefined) {
+    tell(terminal, flags, place.name, await draftChange(options, change, deadline), told)
+    return
+  }
+  await draftChange(options, change, deadline)
+  const lifecycle = await place.lifecycle(flags.by)
+  try {
     const root = await place.signer(deadline)
     await first?.()
-    outcome = await publishChange({ ...options, root }, change, deadline)
+    const published = await publishChange({ ...options, root }, change, deadline)
+    lifecycle.account.add({ published })
+    if (!json) tell(terminal, flags, place.name, published, told)
+    const audited = await lifecycle.settle(`Version ${published.document.version} stands.`)
+    if (json) tell(terminal, flags, place.name, published, told, audited)
+    if (audited === false) terminal.exit(EXIT.outage)
+  } finally {
+    await lifecycle.close()
   }
-  tell(terminal, flags, place.name, outcome.before, outcome.document, told)
 }
 
-/** Publishes the first version. */
+/** Publishes the first version. Nobody can sign an entry of it yet: the first that is written notes what was before. */
 export async function initDirectory(terminal: Terminal, flags: ChangeFlags): Promise<void> {
   const place = await openDirectoryPlace(terminal, flags, true)
   const deadline = terminal.now() + CALL_MS
@@ -172,27 +190,28 @@ export async function initDirectory(terminal: Terminal, flags: ChangeFlags): Pro
   )
   const next =
     'Enrol keys with sealgate keys enrol, and renew it before it expires: sealgate directory publish.'
-  tell(terminal, flags, place.name, EMPTY_DIRECTORY, document, next)
+  tell(terminal, flags, place.name, { before: EMPTY_DIRECTORY, document }, next)
 }
 
 function tell(
   terminal: Terminal,
   { json, dryRun }: ChangeFlags,
   name: string,
-  before: DirectoryDocument,
-  document: DirectoryDocument,
+  { before, document }: Published,
   sentence: string,
+  audited: boolean | null = null,
 ): void {
   const changes = differences(before, document)
   const { version, issuedAt, expiresAt } = document
   const published = dryRun === undefined
   if (json) {
-    terminal.write(JSON.stringify({ published, directory: name, version, issuedAt, expiresAt, changes }))
+    const told = { published, directory: name, version, issuedAt, expiresAt, changes, audited }
+    terminal.write(JSON.stringify(told))
   } else {
     for (const difference of changes) terminal.write(oneLine(lineOf(difference)))
     const verb = published ? 'Published' : 'Would publish'
     terminal.write(oneLine(`${verb} version ${version} at ${name}. It expires at ${timeText(expiresAt)}.`))
-    if (published && sentence !== '') terminal.write(oneLine(sentence))
+    if (published && sentence !== '') for (const line of sentence.split('\n')) terminal.write(oneLine(line))
   }
   terminal.exit(EXIT.ok)
 }

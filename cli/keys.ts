@@ -34,6 +34,8 @@ import { collect, timeOf, wholeNumber } from './numbers.ts'
 import { readInput } from './record.ts'
 import { isReadByOthers } from './settings-file.ts'
 import type { Terminal } from './terminal.ts'
+import { addTouchedCommand } from './touched.ts'
+import { placeFlags } from './world.ts'
 
 /** By then every gate has a new version, even one whose read failed once (keys.md §1). */
 const USABLE_AFTER_SECONDS = 180
@@ -46,7 +48,7 @@ interface EnrolFlags extends ChangeFlags {
   readonly kek?: { readonly kekId: string; readonly key: string }
 }
 
-/** Adds `keys new`, `challenge`, `prove`, `enrol`, `list`, `suspend`, `resume`, `revoke` and `retire` to the program. */
+/** Adds `keys new`, `challenge`, `prove`, `enrol`, `list`, `suspend`, `resume`, `revoke`, `retire` and `touched`. */
 export function addKeysCommands(program: Command, terminal: Terminal): void {
   const keys = program
     .command('keys')
@@ -80,6 +82,7 @@ export function addKeysCommands(program: Command, terminal: Terminal): void {
     .addHelpText('after', example('list', '--issuer shop-web'))
     .action((flags: DirectoryFlags & { readonly issuer?: string }) => list(terminal, flags))
   addStateCommands(keys, terminal)
+  addTouchedCommand(keys, terminal)
 }
 
 const example = (name: string, rest: string): string => `\nExample:\n  sealgate keys ${name} ${rest}`
@@ -117,8 +120,12 @@ function addStateCommands(keys: Command, terminal: Terminal): void {
     )
       .option('--leaving <issuer>', 'this issuer may be left without a key to sign with', collect, [])
       .addHelpText('after', example(name, `2ynK…${rest}`))
-  const change = (flags: ChangeFlags, work: (draft: DirectoryDraft) => void, told: string): Promise<void> =>
-    changeDirectory(terminal, flags, work, `${told} ${POLLED}`)
+  const change = (
+    flags: ChangeFlags,
+    work: (draft: DirectoryDraft) => void,
+    told: string,
+    ...next: string[]
+  ): Promise<void> => changeDirectory(terminal, flags, work, [`${told} ${POLLED}`, ...next].join('\n'))
 
   add('suspend', 'refuse all that a key signs, until it is resumed').action(
     (kid: string, flags: ChangeFlags) =>
@@ -148,7 +155,14 @@ function addStateCommands(keys: Command, terminal: Terminal): void {
         compromisedAt === null
           ? 'Nothing counts any more that it signed.'
           : `What brokers have stamped at ${timeText(compromisedAt)} or later is refused; what they stamped before counts.`
-      return change(flags, (draft) => draft.revoke(kid, compromisedAt), since)
+      const place = placeFlags(flags)
+      return change(
+        flags,
+        (draft) => draft.revoke(kid, compromisedAt),
+        since,
+        `What it touched: sealgate keys touched${place} -- ${kid}`,
+        `Its story: sealgate audit search --resource 'key:${kid}'${place}`,
+      )
     })
   add('retire', 'a key signs no more; what it signed counts')
     .option('--at <time>', 'the last second in which it may (default: now)', seconds)

@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { firstPosition } from '../lib/admission/position.ts'
 import { restorePosition } from '../lib/admission/restore.ts'
+import { controlPlaceOf, firstControlPosition } from '../lib/audit/control-chain.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import type { RecordReader, TopicPartition } from '../lib/ports.ts'
 import { openGateWorld } from './gate-world.ts'
@@ -33,14 +34,18 @@ export function addPositionCommands(program: Command, terminal: Terminal): void 
   const add = (name: string, description: string): Command =>
     addPlaceOptions(position.command(name))
       .description(description)
-      .argument('<topic>', 'the source topic')
+      .argument('<topic>', 'the source topic; or the audit topic: the position of the control chain')
       .option('--partition <n>', 'only this partition', wholeNumber(0, 1_000_000))
       .option('--json', 'print {"topic","partitions":[{"partition","next"}]}')
       .addHelpText('after', `\nExample:\n  sealgate position ${name} orders`)
   add('init', 'make the first position of a topic; refused where there is one')
     .option('--at <offset>', 'earliest, latest or an offset', startOf, 'earliest')
     .action((topic: string, options: PositionOptions & { at: Start }) =>
-      onEach(terminal, topic, options, async ({ positions, records }, source) => {
+      onEach(terminal, topic, options, async ({ positions, records, auditTopic }, source) => {
+        if (topic === auditTopic) {
+          await positions.init(source, firstControlPosition(), terminal.now() + CALL_MS)
+          return { partition: source.partition, next: '0' }
+        }
         const { first, end } = await records.offsets(source)
         const next = options.at === 'earliest' ? first : options.at === 'latest' ? end : options.at
         if (next < first || next > end) throw outOfRange(source, next, first, end)
@@ -79,7 +84,8 @@ async function onEach(
 ): Promise<void> {
   await closing(await openTopics(terminal, options, false), async (topics) => {
     const rows: Row[] = []
-    for (const source of await sourcesOf(topics.records, topic, options)) rows.push(await act(topics, source))
+    for (const source of await sourcesOf(topics.records, topic, options, topics.auditTopic))
+      rows.push(await act(topics, source))
     print(terminal, topic, rows, options)
   })
 }
@@ -90,10 +96,11 @@ async function restore(
   options: PositionOptions & { by?: string },
 ): Promise<void> {
   const world = await openGateWorld(terminal, options)
+  const { auditTopic } = world.ingest.settings.outlet
   const rows: Row[] = []
   const faults: Fault[] = []
   try {
-    for (const source of await sourcesOf(world.reader, topic, options)) {
+    for (const source of await sourcesOf(world.reader, topic, options, auditTopic)) {
       const { partition } = source
       const onProgress = (records: number): void =>
         terminal.progress?.(`${topic}/${partition}: ${records} records of the audit read`)
@@ -132,7 +139,10 @@ async function sourcesOf(
   reader: Pick<RecordReader, 'partitions'>,
   topic: string,
   { partition }: PositionOptions,
+  auditTopic: string,
 ): Promise<readonly TopicPartition[]> {
+  // Of the control chain, which has one wherever its entries are.
+  if (topic === auditTopic) return [controlPlaceOf(auditTopic)]
   const count = await reader.partitions(topic)
   if (partition === undefined)
     return Array.from({ length: count }, (_, index) => ({ topic, partition: index }))

@@ -17,8 +17,10 @@ import { Reader } from '../lib/environment.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import {
   type ClusterSettings,
+  type ControlSettings,
   privateKeyOf,
   readBrokers,
+  readControl,
   readKafkaEnvironment,
   readSettings,
   readTrust,
@@ -94,7 +96,7 @@ const DEFAULT_FOLDER = '.sealgate'
 /** Those of the command line alone: the function neither has nor knows them. */
 const OWN = [
   ...['SEALGATE_KEY_SERVICE', 'SEALGATE_SIGNING_KEYS', 'SEALGATE_SIGNING_KIDS', 'SEALGATE_KEK_IDS'],
-  'SEALGATE_ROOT_KEY',
+  ...['SEALGATE_ROOT_KEY', 'SEALGATE_LIFECYCLE_AUDIT'],
 ]
 
 /** An environment as the function would have it. */
@@ -196,6 +198,14 @@ export function readKeySettings(given: Given, needsRootKey: boolean): KeySetting
   return settings
 }
 
+/** What it takes to audit what is done to keys; undefined where the settings say by name that it is not audited. */
+export function readControlSettings(given: Given): ControlSettings | undefined {
+  const reading = new Reading(given)
+  const settings = reading.control()
+  reading.finish()
+  return settings
+}
+
 /** How commands on Kafka's users reach the cluster; undefined where no brokers are given. */
 export function readBrokerSettings(given: Given): KafkaConnectionSettings | undefined {
   if (!given.settings.some(({ name }) => name === BROKERS)) return undefined
@@ -241,9 +251,7 @@ class Reading {
   /** Undefined where there are faults. */
   gate(): GateSettings | undefined {
     const keyServiceFolder = this.#keyServiceFolder()
-    const file = this.#reader.optional('SEALGATE_SIGNING_KEY')
-    if (file?.startsWith('file:') === true)
-      this.#refuseOpen('SEALGATE_SIGNING_KEY', file.slice('file:'.length))
+    this.#refuseOpenSigningKey()
     try {
       const cluster = readSettings({ ...functionEnvironment(this.#environment), SEALGATE_LOCAL: '' })
       return cluster.localFolder === undefined ? { cluster, keyServiceFolder } : undefined
@@ -252,6 +260,20 @@ class Reading {
       this.#reader.faults.push(...error.faults)
       return undefined
     }
+  }
+
+  control(): ControlSettings | undefined {
+    const settings = readControl(this.#reader, this.#environment)
+    if (settings === undefined) return undefined
+    this.#refuseOpenSigningKey()
+    for (const name of SECRET_FILES) this.#refuseOpen(name, this.#reader.optional(name))
+    return settings
+  }
+
+  #refuseOpenSigningKey(): void {
+    const file = this.#reader.optional('SEALGATE_SIGNING_KEY')
+    if (file?.startsWith('file:') === true)
+      this.#refuseOpen('SEALGATE_SIGNING_KEY', file.slice('file:'.length))
   }
 
   async events(): Promise<EventSettings> {

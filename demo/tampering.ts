@@ -56,6 +56,7 @@ export async function openAudit({
       auditSource(records, topics.auditTopic, {
         positions,
         sources: places,
+        auditTopic: topics.auditTopic,
         deadline: clock.now() + READ_MS,
       }),
     keyOf: (kid) => keys.get(Buffer.from(kid).toString('base64url')),

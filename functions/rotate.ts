@@ -43,7 +43,7 @@ async function rotateAll(rotations: Rotations, deadline: number): Promise<Rotati
   for (const policy of rotations.policies) {
     const { name } = policy.rotation
     try {
-      await runRotation(policy, ports, deadline, (step) => done.push({ name, step: step.do }))
+      await runRotation(policy, ports, deadline, (step) => void done.push({ name, step: step.do }))
     } catch (error) {
       failed.push(error)
     }

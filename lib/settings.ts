@@ -46,6 +46,15 @@ export interface ClusterSettings extends TrustSettings {
   readonly kafka: KafkaSinkSettings
 }
 
+/** Where lifecycle steps of keys are told of, and what signs that (docs/audit.md). */
+export interface ControlSettings {
+  /** The gateway's name. */
+  readonly name: string
+  readonly kafka: KafkaSinkSettings
+  readonly auditTopic: string
+  readonly signing: GateSigning
+}
+
 /** Whose keys count. */
 export interface TrustSettings {
   /** Where the key directory is kept. */
@@ -76,6 +85,9 @@ const KAFKA_TIMES = [...CONNECTION_TIMES, 'TRANSACTION_TIMEOUT_MS', 'OPEN_TIMEOU
 export const BROKER_SETTINGS: readonly string[] = [
   ...['BROKERS', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...CONNECTION_TIMES],
 ].map((name) => `${KAFKA}_${name}`)
+const KAFKA_NAMES = [
+  ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...KAFKA_TIMES],
+].map((name) => `${KAFKA}_${name}`)
 const ALWAYS = ['SEALGATE_FAILURE_MODE']
 const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
 const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS']
@@ -98,10 +110,17 @@ const CLUSTER = [
     'NEW_DATA_KEYS_PER_MINUTE',
     'MAX_LIFE_SECONDS',
   ].map((name) => PREFIX + name),
-  ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...KAFKA_TIMES].map(
-    (name) => `${KAFKA}_${name}`,
-  ),
+  ...KAFKA_NAMES,
   ...ALWAYS,
+]
+const LIFECYCLE = 'SEALGATE_LIFECYCLE_AUDIT'
+/** What `readControl` reads. */
+export const CONTROL_NAMES: readonly string[] = [
+  LIFECYCLE,
+  ...['NAME', 'DEPLOYMENT', 'EPOCH', 'AUDIT_TOPIC', 'SIGNING_KEY', 'SIGNING_KID'].map(
+    (name) => PREFIX + name,
+  ),
+  ...KAFKA_NAMES,
 ]
 
 /** The settings of an environment. Throws `ConfigError` with every fault: a name that is not known among them, since an option that is silently dropped protects nobody. */
@@ -158,6 +177,26 @@ export function readKeysSettings(environment: Environment): TrustSettings {
   const trust = readTrust(reader)
   if (reader.faults.length > 0) throw new ConfigError(reader.faults)
   return trust
+}
+
+/** Undefined where the settings say by name that lifecycle steps are not audited; faults are left to the reader. */
+export function readControl(reader: Reader, environment: Environment): ControlSettings | undefined {
+  const mode = reader.optional(LIFECYCLE) ?? 'kafka'
+  if (mode === 'none') return undefined
+  if (mode !== 'kafka') reader.fault(LIFECYCLE, 'It is no such way.', 'Set kafka (the default), or none.')
+  const before = reader.faults.length
+  const kafka = readKafka(reader)
+  const settings = {
+    name: reader.text('SEALGATE_NAME', "Set the gateway's name."),
+    kafka: kafka ?? NO_KAFKA,
+    auditTopic: reader.optional('SEALGATE_AUDIT_TOPIC') ?? `${kafka?.deployment ?? ''}.audit`,
+    signing: readSigning(reader, environment),
+  }
+  if (reader.faults.length > before) {
+    const what = 'What is done to keys is audited, and the settings for that are not whole.'
+    reader.fault(LIFECYCLE, what, 'Set them, or none here: then it is not.')
+  }
+  return settings
 }
 
 /** The same of an environment that has other settings too; faults are left to the reader. */

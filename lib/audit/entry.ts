@@ -9,8 +9,10 @@ import { REJECTION_CODES, type RejectionCode } from '../errors.ts'
 export const CONTROL_TYPES = [
   'audit.broken', // a break was found in a chain
   'contracts.loaded',
-  'directory.loaded',
-  'key.rotated',
+  ...(['directory.published', 'directory.renewed', 'directory.loaded'] as const), // the last: found, and not told of before
+  ...(['key.enrolled', 'key.activated', 'key.suspended', 'key.resumed', 'key.retired'] as const),
+  ...(['key.revoked', 'key.changed', 'key.destroyed', 'key.granted', 'key.withdrawn'] as const),
+  ...(['key.staged', 'key.promoted', 'key.rotated'] as const), // secrets and KMS keys
   'position.initialised',
   'position.restored',
   'quarantine.redriven',
@@ -142,6 +144,10 @@ export function principalOf(entry: Entry): string | null {
   return entry.kind === 'event.admitted' || entry.kind === 'event.rejected' ? null : entry.principal
 }
 
+/** What it was done to. */
+export const resourceOf = (entry: Entry): string =>
+  'resource' in entry ? entry.resource : `topic:${entry.redriven?.source.topic ?? entry.topic}`
+
 /** The key of an entry's record, and what its `record` field says: `topic/partition/offset`. */
 export function recordKey(topic: string, partition: number, offset: bigint): string {
   return `${topic}/${partition}/${offset}`
@@ -187,7 +193,7 @@ function decided(entry: AdmittedEntry | RejectedEntry): Subject {
   return {
     principal: principalOf(entry),
     success: admitted,
-    resource: `topic:${entry.redriven?.source.topic ?? entry.topic}`,
+    resource: resourceOf(entry),
     operation: 'Write',
     code,
     event:

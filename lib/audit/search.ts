@@ -4,7 +4,7 @@
  */
 import type { RejectionCode } from '../errors.ts'
 import type { AuditPlace } from './chain.ts'
-import { type Entry, parseEntry, principalOf, recordKey } from './entry.ts'
+import { type Entry, parseEntry, principalOf, recordKey, resourceOf } from './entry.ts'
 import { parseSegment } from './segment.ts'
 import type { AuditSource } from './verification.ts'
 
@@ -18,6 +18,8 @@ export interface AuditQuery {
   /** Milliseconds since 1970, [since, until). */
   readonly sinceMs?: number
   readonly untilMs?: number
+  /** What it was done to, as in `resource`: `key:…`, `directory:42`, `topic:orders`; with `*` for any characters. */
+  readonly resource?: string
   /** `topic`, `topic/partition` or `topic/partition/offset` of the source record. */
   readonly record?: string
 }
@@ -86,10 +88,11 @@ function count<Key>(counts: Map<Key, number>, key: Key): void {
 }
 
 function fits(entry: Entry, query: AuditQuery): boolean {
-  const { principal, type, code, sinceMs = -Infinity, untilMs = Infinity, record } = query
+  const { principal, type, code, sinceMs = -Infinity, untilMs = Infinity, record, resource } = query
   if (entry.timeMs < sinceMs || entry.timeMs >= untilMs) return false
   if (code !== undefined && (entry.kind !== 'event.rejected' || entry.code !== code)) return false
   if (record !== undefined && !placesOf(entry).some((place) => isPartOf(place, record))) return false
+  if (resource !== undefined && !matchesGlob(resourceOf(entry), resource)) return false
   if (principal !== undefined) {
     const name = principalOf(entry)
     if (name === null) return false

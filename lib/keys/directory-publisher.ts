@@ -18,6 +18,8 @@ export interface PublisherOptions {
   readonly leaving?: ReadonlySet<string>
   /** Whether the version before may have expired long ago. */
   readonly lapsed?: boolean
+  /** Told of each version once it stands. */
+  readonly onPublished?: (published: Published) => void
 }
 
 /** What drafting takes. */
@@ -49,7 +51,9 @@ export async function publishChange(
 ): Promise<Published> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const { before, document, etag } = await draft(options, change, deadline)
-    if (await write(options, document, etag, deadline)) return { before, document }
+    if (!(await write(options, document, etag, deadline))) continue
+    options.onPublished?.({ before, document })
+    return { before, document }
   }
   const reason = `${WHERE}: others published ${ATTEMPTS} times meanwhile; nothing was written, try again`
   throw new Outage('directory-unavailable', reason)

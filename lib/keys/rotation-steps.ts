@@ -208,14 +208,14 @@ export interface Turn {
 const MAX_STEPS = 32
 
 /**
- * Carries out what can be done now, and plans anew after each step. `onStep` is told of each that is done; with `only`
- * no others are done. Rejects where a step fails; those before it stand, and the next run goes on from there.
+ * Carries out what can be done now, and plans anew after each step. `onStep` is told of each that is done, and waited for;
+ * with `only` no others are done. Rejects where a step fails; those before it stand, and the next run goes on from there.
  */
 export async function runRotation(
   policy: RotationPolicy,
   ports: RotationPorts,
   deadline: number,
-  onStep: (step: RotationStep) => void = () => undefined,
+  onStep: (step: RotationStep) => void | Promise<void> = () => undefined,
   only: (step: RotationStep) => boolean = () => true,
 ): Promise<Turn> {
   const done: RotationStep[] = []
@@ -234,7 +234,7 @@ export async function runRotation(
         )
       await applyRotation(step, policy.rotation, ports, deadline)
       done.push(step)
-      onStep(step)
+      await onStep(step)
       if (BEGINNINGS.has(step.do)) isAsked = false
     }
   }

@@ -1,5 +1,6 @@
 /** An audit topic as it is read, and the heads in the positions, for verification and search. */
 import { headsOf, parseState } from '../admission/position.ts'
+import { CONTROL_NAME, controlPlaceOf, parseControlState } from '../audit/control-chain.ts'
 import type { AuditHead } from '../audit/segment.ts'
 import type { AuditSource } from '../audit/verification.ts'
 import type { PositionAdmin, SourceRecord, TopicPartition } from '../ports.ts'
@@ -10,6 +11,8 @@ export interface HeadsFrom {
   readonly positions: PositionAdmin
   /** Every source partition that the deployment has. */
   readonly sources: readonly TopicPartition[]
+  /** The deployment's own audit topic, where the control chain has its position. */
+  readonly auditTopic: string
   /** Milliseconds since 1970. */
   readonly deadline: number
 }
@@ -43,9 +46,12 @@ const PAGE = { maxBytes: 1_048_576, maxRecords: 10_000 }
 export async function readHeads({
   positions,
   sources,
+  auditTopic,
   deadline,
 }: HeadsFrom): Promise<ReadonlyMap<string, AuditHead>> {
   const heads = new Map<string, AuditHead>()
+  const control = await positions.show(controlPlaceOf(auditTopic), deadline)
+  if (control !== undefined) heads.set(CONTROL_NAME, parseControlState(control.state).head)
   for (const source of sources) {
     const position = await positions.show(source, deadline)
     if (position === undefined) continue

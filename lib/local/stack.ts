@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { IngestParts, IngestSettings } from '../admission/slice.ts'
 import { firstPosition } from '../admission/position.ts'
+import { controlPlaceOf, firstControlPosition } from '../audit/control-chain.ts'
 import { documentFile } from '../adapters/document-file.ts'
 import { loadBundle } from '../contract/bundle.ts'
 import type { Contracts } from '../contract/contract.ts'
@@ -241,6 +242,9 @@ async function setUp(log: Log, world: World, partitions: number): Promise<void> 
   await ensure(AUDIT_TOPIC, 2, DEFAULT_MAX_MESSAGE_BYTES)
   await ensure(QUARANTINE_TOPIC, 2, DEFAULT_MAX_MESSAGE_BYTES + ALLOWANCE_BYTES)
   const positions = createLocalPositions(log, { deployment: DEPLOYMENT })
+  const control = controlPlaceOf(AUDIT_TOPIC)
+  if ((await positions.show(control, clock.now() + SET_UP_MS)) === undefined)
+    await positions.init(control, firstControlPosition(), clock.now() + SET_UP_MS)
   for (const topic of channelsOf(contracts)) {
     const { length } = await log.endOffsets(topic)
     for (let partition = 0; partition < length; partition++) {

@@ -113,7 +113,10 @@ export async function verified(shop: Shop): Promise<VerificationReport> {
   const { snapshot } = await directory.snapshot(deadline)
   const sources = [0, 1].map((partition) => ({ topic: 'orders', partition }))
   const positions = createLocalPositions(log, { deployment: 'local' })
-  return verifyAudit(auditSource(polledLog(log), AUDIT_TOPIC, { positions, sources, deadline }), {
-    keyOf: (kid) => snapshot.signingKey(kid)?.key,
-  })
+  return verifyAudit(
+    auditSource(polledLog(log), AUDIT_TOPIC, { positions, sources, auditTopic: AUDIT_TOPIC, deadline }),
+    {
+      keyOf: (kid) => snapshot.signingKey(kid)?.key,
+    },
+  )
 }

@@ -21,7 +21,10 @@ beforeEach(async () => {
   settings = path('sealgate.yaml')
   await writeFile(path('roots.json'), JSON.stringify(exportPublicJwk(root.publicKey)))
   await writeFile(path('root.jwk'), JSON.stringify(exportPrivateJwk(root.privateKey)), { mode: 0o600 })
-  await writeFile(settings, 'directory: directory.jws\nroots: roots.json\nrootKey: file:root.jwk\n')
+  await writeFile(
+    settings,
+    'directory: directory.jws\nroots: roots.json\nrootKey: file:root.jwk\nlifecycleAudit: none\n',
+  )
 })
 afterEach(() => rm(folder, { recursive: true }))
 
@@ -189,9 +192,10 @@ describe('bad input of a directory is refused, with what to do, and nothing is p
 
   it('a place that is none, or where nobody writes', async () => {
     const at = (directory: string): Promise<Ran> =>
-      writeFile(settings, `directory: ${directory}\nroots: roots.json\nrootKey: file:root.jwk\n`).then(() =>
-        run(['directory', 'init']),
-      )
+      writeFile(
+        settings,
+        `directory: ${directory}\nroots: roots.json\nrootKey: file:root.jwk\nlifecycleAudit: none\n`,
+      ).then(() => run(['directory', 'init']))
     expect((await at('http://127.0.0.1/directory.jws')).err).toContain('Without TLS')
     expect((await at('s3://bucket')).err).toContain('It is no s3://bucket/key.')
     expect((await at('https://127.0.0.1:1/d')).err).toContain('Nothing is written to an https address.')

@@ -51,7 +51,7 @@ beforeEach(async () => {
   await writeFile(path('roots.json'), await bare(['keys', 'new', path('root.jwk')]))
   await writeFile(
     path('sealgate.yaml'),
-    'directory: directory.jws\nroots: roots.json\nrootKey: file:root.jwk\n',
+    'directory: directory.jws\nroots: roots.json\nrootKey: file:root.jwk\nlifecycleAudit: none\n',
   )
   await ok(['directory', 'init'])
 })

@@ -53,6 +53,7 @@ const verify = (topic: string) => {
   const source = auditSource(polledLog(log), topic, {
     positions,
     sources: [orders, unused],
+    auditTopic: topic,
     deadline: Date.now() + 5_000,
   })
   return verifyAudit(source, { keyOf: () => gate.publicKey })

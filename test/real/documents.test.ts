@@ -56,7 +56,10 @@ for (const [name, newPlace] of [
       try {
         const location = await newPlace()
         const file = join(folder, 'sealgate.yaml')
-        await writeFile(file, `directory: ${location}\nroots: roots.json\nrootKey: file:root.jwk\n`)
+        await writeFile(
+          file,
+          `directory: ${location}\nroots: roots.json\nrootKey: file:root.jwk\nlifecycleAudit: none\n`,
+        )
         const run = async (...args: string[]): Promise<string> => {
           const { out, err, status } = await sealgate(args)
           expect({ err, status }).toEqual({ err: '', status: 0 })
