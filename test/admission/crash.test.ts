@@ -82,7 +82,12 @@ describe('a gate that is killed', () => {
     const sources = [0, 1].map((partition) => ({ topic: 'orders', partition }))
     const positions = createLocalPositions(shop.log, { deployment: 'local' })
     const report = await verifyAudit(
-      auditSource(polledLog(shop.log), AUDIT_TOPIC, { positions, sources, deadline: Date.now() + 5000 }),
+      auditSource(polledLog(shop.log), AUDIT_TOPIC, {
+        positions,
+        sources,
+        auditTopic: AUDIT_TOPIC,
+        deadline: Date.now() + 5000,
+      }),
       {
         keyOf: (kid) => snapshot.signingKey(kid)?.key,
       },
