@@ -19,6 +19,7 @@ import { maxProofBytes, sealBody, type SealedBody } from '../envelope/seal.ts'
 import { CONTENT_TYPE_HINT } from '../keys/authenticate.ts'
 import type { SealingKeys } from '../keys/sealing-keys.ts'
 import { batchBytes, type Header, type Message, type SourceRecord, type TopicPartition } from '../ports.ts'
+import { traceContextOf } from '../trace-context.ts'
 import { type Admitted, type Examined, type Gate, rejected, type Treated, type Verdict } from './admit.ts'
 
 /** What one verdict writes. */
@@ -277,7 +278,7 @@ function entryOf(
   const { record } = examined
   const { topic, partition, offset } = redriven?.entry ?? record
   const policy = policyOf(gate)
-  const trace = traceOf(record.headers)
+  const trace = traceContextOf(record.headers)?.traceparent ?? null
   const common = {
     ...{ timeMs: gate.now(), topic, partition, offset, policy, trace },
     ...(redriven === undefined ? {} : { redriven: redriven.note }),
@@ -325,23 +326,11 @@ function claimsOf({ body, proof }: Envelope): EventClaims {
   }
 }
 
-const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
-const MAX_TRACESTATE_BYTES = 512
-
-/** A W3C traceparent, where there is one: it is not signed, so only its form is known. */
-function traceOf(headers: readonly Header[]): string | null {
-  const value = headers.find(({ name }) => name === 'traceparent')?.value
-  if (value?.length !== 55) return null
-  const text = Buffer.from(value).toString('latin1')
-  return TRACEPARENT.test(text) ? text : null
-}
-
-/** Trace context to carry on; nothing that a stranger could make an output too long with. */
+/** Trace context to carry on, in its valid form only: nothing that a stranger could make an output too long with. */
 function traceHeaders(headers: readonly Header[]): Header[] {
-  const parent = traceOf(headers)
-  if (parent === null) return []
-  const state = headers.find(({ name }) => name === 'tracestate')?.value
-  const carried = header('traceparent', parent)
-  if (state === undefined || state === null || state.length > MAX_TRACESTATE_BYTES) return [carried]
-  return [carried, { name: 'tracestate', value: state }]
+  const trace = traceContextOf(headers)
+  if (trace === undefined) return []
+  const parent = header('traceparent', trace.traceparent)
+  if (trace.tracestate === undefined) return [parent]
+  return [parent, { name: 'tracestate', value: Buffer.from(trace.tracestate, 'latin1') }]
 }

@@ -13,6 +13,7 @@ import type { Directory } from '../keys/directory.ts'
 import type { SealingKeys } from '../keys/sealing-keys.ts'
 import type { Clock, Signer, Sink, SinkSession, SourceRecord, TopicPartition } from '../ports.ts'
 import { type Channel, decide, type Examined, examine, type Gate, wantedKeys } from './admit.ts'
+import type { Observer } from './observer.ts'
 import { type ControlChain, parseState } from './position.ts'
 import type { IssuerLimits, ReplayState } from './replay.ts'
 import { draftOf, NumberedSession, type Outlet, type OutletNames } from './route.ts'
@@ -54,6 +55,8 @@ export interface IngestParts {
   readonly directory: Directory
   readonly dataKeys: DataKeys
   readonly signer: Signer
+  /** Undefined: nobody looks on. */
+  readonly observer?: Observer
   contracts(deadline: number): Promise<Contracts>
   pseudonyms(deadline: number): Promise<PseudonymKeys>
   /** A sealing side for one session: one per source partition and process. */
@@ -82,7 +85,10 @@ export function createIngest(parts: IngestParts): Ingest {
   return {
     ingest: async (slices, deadline) => {
       const stops = await Promise.all(
-        slices.map((slice) => lanes.alone(slice, () => ingestSlice(slice, lanes, parts, deadline))),
+        slices.map((slice) => {
+          const work = (): Promise<Stop | undefined> => ingestSlice(slice, lanes, parts, deadline)
+          return lanes.alone(slice, () => parts.observer?.slice(slice, work) ?? work())
+        }),
       )
       return stops.filter((stop) => stop !== undefined)
     },

@@ -2,9 +2,11 @@
 import { controlTopicOf } from '../audit/entry.ts'
 import { type AuditHead, closeSegment, segmentKey } from '../audit/segment.ts'
 import { prove } from '../envelope/seal.ts'
+import type { RejectionCode } from '../errors.ts'
 import { currentSigner } from '../keys/signer.ts'
 import type { Message, Signer, SourceRecord, TopicPartition } from '../ports.ts'
 import type { Gate } from './admit.ts'
+import type { Committed } from './observer.ts'
 import { encodeState } from './position.ts'
 import { type Draft, type DraftOutput, placeOf } from './route.ts'
 import type { IngestParts, Lane } from './slice.ts'
@@ -28,6 +30,7 @@ export class Transaction {
   /** Bytes for each topic-partition, at most. */
   readonly #bytes = new Map<string, number>()
   readonly #redrives: boolean
+  #first: SourceRecord | undefined
   #last: SourceRecord | undefined
 
   /** @param redrives whether its records come from quarantine: then its entries go to the control chain, and the position stays */
@@ -58,6 +61,7 @@ export class Transaction {
       this.#bytes.set(place, (this.#bytes.get(place) ?? BATCH_HEADER_BYTES) + bytes)
     }
     this.#drafts.push(draft)
+    this.#first ??= record
     this.#last = record
   }
 
@@ -86,6 +90,23 @@ export class Transaction {
     lane.head = head
     lane.next = next
     lane.control = control
+    this.#parts.observer?.committed(this.#told())
+  }
+
+  #told(): Committed {
+    const { timestampType, timestamp = 0 } = this.#first ?? {}
+    const rejected = new Map<RejectionCode, number>()
+    let admitted = 0
+    for (const { verdict } of this.#drafts)
+      if (verdict.admitted) admitted += 1
+      else rejected.set(verdict.code, (rejected.get(verdict.code) ?? 0) + 1)
+    return {
+      ...this.#lane.source,
+      admitted,
+      rejected,
+      entries: this.size,
+      ageMs: timestampType === 'LogAppendTime' ? Math.max(0, this.#gate.now() - timestamp) : undefined,
+    }
   }
 
   #decisionLink({ offset }: SourceRecord): Link {
