@@ -145,9 +145,14 @@ export class Arena {
   }
 
   /** Hands a batch over until it is done, as Lambda does, at most so often. */
-  async deliver(handler: Handler, batch: Batch, attempts = 5, forMs = 20_000): Promise<Outcome> {
+  async deliver(
+    handler: Handler,
+    batch: Batch,
+    attempts = 5,
+    forMs: number | (() => number) = 20_000,
+  ): Promise<Outcome> {
     for (let attempt = 0; attempt < attempts; attempt++) {
-      const outcome = await handler.handle(eventOf(batch), forMs)
+      const outcome = await handler.handle(eventOf(batch), typeof forMs === 'number' ? forMs : forMs())
       if (outcome.is !== 'failed') return outcome
       this.failures.push(outcome.message ?? '')
       await sleep(AGAIN_MS)

@@ -4,27 +4,25 @@
  * chooses faults, their order and their lengths; how they fall upon the load is never twice the same.
  */
 import { parseArgs } from 'node:util'
-import { type RealStack, startStack, withAdmin } from '../stack/stack.ts'
-import { Arena, type Batch, type Judgement } from './arena.ts'
-import { restartBroker, whole } from './at-work.ts'
-import type { Handler, Outcome } from './handler.ts'
-import { areSettled, homeOf, OFFSETS, QUICK_REBALANCE, rotateLeaders, TRANSACTIONS } from './leaders.ts'
-import { RIGHTS, shrink, takeAway } from './refusals.ts'
+import { startStack } from '../stack/stack.ts'
+import { Arena, type Judgement } from './arena.ts'
+import { whole } from './at-work.ts'
+import { Disk } from './disk.ts'
+import type { Handler } from './handler.ts'
+import { QUICK_REBALANCE } from './leaders.ts'
+import { Load } from './load.ts'
+import { Network } from './network.ts'
+import { type Fault, faultsOn, type Random, type Site } from './soak-faults.ts'
 
 const LAP_MS = 120_000
-/** Events made ready at a time. */
-const FILL = 200
-/** An outage may last so many attempts. */
-const ATTEMPTS = 400
-const EVENT_MS = 8000
-/** A frozen handler loses its transaction. */
-const TRANSACTION_MS = 1000
+/** Its disk is one that can be full. */
+const POOR = 3
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 const megabytes = (bytes: number): number => Math.round(bytes / 2 ** 20)
 
 /** Mulberry32: a number from 0 to below 1, the same for the same seed. */
-function randomBy(seed: number): () => number {
+function randomBy(seed: number): Random {
   let state = seed >>> 0
   return () => {
     state = (state + 0x6d2b79f5) >>> 0
@@ -32,6 +30,23 @@ function randomBy(seed: number): () => number {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
+}
+
+/** Faults in an order of its own: each comes once before any comes again, so that a short soak has all of them, too. */
+interface Chance {
+  readonly random: Random
+  readonly next: () => readonly [string, Fault]
+}
+
+function chanceOf(faults: Readonly<Record<string, Fault>>, random: Random): Chance {
+  let due: (readonly [string, Fault])[] = []
+  const next = (): readonly [string, Fault] => {
+    if (due.length === 0) due = Object.entries(faults)
+    const [drawn] = due.splice(Math.floor(random() * due.length), 1)
+    if (drawn === undefined) throw new Error('there are no faults')
+    return drawn
+  }
+  return { random, next }
 }
 
 interface Report {
@@ -52,119 +67,14 @@ interface Report {
   readonly memory: { handlerFirstMb: number; handlerLastMb: number; handlerMostMb: number; soakMb: number }
 }
 
-/** A load on one arena: one handler at a time, always another after one that died. */
-class Load {
-  readonly arena: Arena
-  /** The last that was ready. */
-  handler: Handler
-  #batch: Batch = []
-  #over = false
-
-  private constructor(arena: Arena, handler: Handler) {
-    this.arena = arena
-    this.handler = handler
+async function lap(site: Site, chance: Chance, report: Report, forMs: number, say: Say): Promise<void> {
+  const { stack, network } = site
+  const arena = await Arena.open(stack.connection, 0)
+  const count = (name: string, times = 1): void => {
+    report.faults[name] = (report.faults[name] ?? 0) + times
   }
-
-  static async on(arena: Arena): Promise<Load> {
-    return new Load(arena, await start(arena))
-  }
-
-  /** Until `end`; rejects where an event cannot be brought to its end. */
-  async run(): Promise<void> {
-    while (!this.#over) {
-      this.#batch = await this.arena.next()
-      while ((await this.#deliver(this.handler)) === 'killed') this.handler = await start(this.arena)
-    }
-    await this.handler.close()
-  }
-
-  end(): void {
-    this.#over = true
-  }
-
-  /** Another that wants the same partitions, and gets what is under way as well. */
-  async rival(events: number): Promise<void> {
-    const rival = await start(this.arena)
-    for (let count = 0; count < events; count++) await this.#deliver(rival)
-    await rival.close()
-  }
-
-  async #deliver(handler: Handler): Promise<Outcome['is']> {
-    return (await this.arena.deliver(handler, this.#batch, ATTEMPTS, EVENT_MS)).is
-  }
-}
-
-async function start(arena: Arena): Promise<Handler> {
-  const handler = arena.handler({ transactionTimeoutMs: TRANSACTION_MS })
-  await handler.ready()
-  return handler
-}
-
-type Fault = (load: Load, random: () => number) => Promise<void>
-
-const faultsOn = (stack: RealStack): Record<string, Fault> => {
-  const { connection } = stack
-  const killHome = async (internal: string, name: string, random: () => number): Promise<void> => {
-    const { leader } = await withAdmin(connection, (admin) => homeOf(admin, internal, name))
-    await restartBroker(stack, 'SIGKILL', random() * 3000, leader)
-  }
-  const refuse = async (refusal: () => Promise<() => Promise<void>>, random: () => number): Promise<void> => {
-    const allow = await refusal()
-    await sleep(500 + random() * 2500)
-    await allow()
-  }
-  return {
-    'handler killed': (load) => {
-      load.handler.signal('SIGKILL')
-      return Promise.resolve()
-    },
-    'handler frozen': async (load, random) => {
-      const { handler } = load
-      handler.signal('SIGSTOP')
-      await sleep(500 + random() * 2500)
-      handler.signal('SIGCONT')
-    },
-    'two handlers': (load, random) => load.rival(1 + Math.floor(random() * 5)),
-    'leaders moved': async ({ arena: { topics } }) => {
-      const all = [...topics, OFFSETS, TRANSACTIONS]
-      await withAdmin(connection, async (admin) => {
-        await rotateLeaders(admin, all)
-        const until = Date.now() + 20_000
-        while (!(await areSettled(admin, all)) && Date.now() < until) await sleep(200)
-      })
-    },
-    'group coordinator killed': (_, random) => killHome(OFFSETS, 'test.shadow.v1', random),
-    'transaction coordinator killed': ({ arena: { transactionalIds } }, random) =>
-      killHome(TRANSACTIONS, transactionalIds[0] ?? '', random),
-    'broker restarted': (_, random) => restartBroker(stack, 'SIGTERM', 0, 1 + Math.floor(random() * 3)),
-    'broker frozen': async (_, random) => {
-      const pid = stack.brokers.get(1 + Math.floor(random() * 3))?.pid
-      if (pid === undefined) throw new Error('a broker has ended by itself')
-      process.kill(pid, 'SIGSTOP')
-      await sleep(500 + random() * 4000)
-      process.kill(pid, 'SIGCONT')
-      await whole(stack)
-    },
-    'right taken away': (_, random) => {
-      const rights = Object.values(RIGHTS)
-      const entry = rights[Math.floor(random() * rights.length)] ?? RIGHTS.outputs
-      return refuse(() => takeAway(connection, entry), random)
-    },
-    'message too large': ({ arena: { topics } }, random) =>
-      refuse(() => shrink(connection, topics.find((topic) => topic.includes('fulfilment')) ?? ''), random),
-  }
-}
-
-async function lap(
-  stack: RealStack,
-  report: Report,
-  random: () => number,
-  forMs: number,
-  say: Say,
-): Promise<void> {
-  const arena = await Arena.open(stack.connection, FILL)
   try {
-    const load = await Load.on(arena)
+    const load = await Load.on(arena, network.brokers)
     const until = Date.now() + forMs
     const broken = new AbortController()
     const running = load.run().catch((error: unknown) => {
@@ -172,14 +82,12 @@ async function lap(
       throw error
     })
     running.catch(() => undefined)
-    const faults = Object.entries(faultsOn(stack))
     while (Date.now() < until && !broken.signal.aborted) {
-      await sleep(500 + random() * 2500)
-      const [name, fault] = faults[Math.floor(random() * faults.length)] ?? []
-      if (name === undefined || fault === undefined) continue
+      await sleep(500 + chance.random() * 2500)
+      const [name, fault] = chance.next()
       say(name)
-      report.faults[name] = (report.faults[name] ?? 0) + 1
-      await fault(load, random)
+      count(name)
+      await fault(load, chance.random)
       watchMemory(report, load.handler)
     }
     load.end()
@@ -187,6 +95,8 @@ async function lap(
     await whole(stack)
     add(report, await arena.judge())
     report.failedAttempts += arena.failures.length
+    for (const [leadMs, times] of load.producers)
+      count(leadMs > 0 ? "producers' clock ahead" : "producers' clock behind", times)
   } finally {
     await arena.end()
   }
@@ -240,34 +150,53 @@ function readArguments(): { minutes: number; seed: number; json: boolean } | und
   }
 }
 
-async function main(): Promise<number> {
-  const asked = readArguments()
-  if (asked === undefined) return 2
-  const { minutes, seed, json } = asked
-  const random = randomBy(seed)
-  const startedAt = Date.now()
-  const say: Say = (line) =>
-    console.error(`${((Date.now() - startedAt) / 1000).toFixed(0).padStart(5)} s  ${line}`)
+async function openSite(say: Say): Promise<Site> {
   const stack = await startStack({
     brokers: 3,
     properties: [...QUICK_REBALANCE, 'transaction.abort.timed.out.transaction.cleanup.interval.ms=500'],
     say,
   })
+  await stack.brokers.get(POOR)?.stop()
+  const disk = await Disk.under(stack, POOR)
+  await stack.brokers.get(POOR)?.start()
+  await whole(stack)
+  say('a proxy before each broker')
+  return { stack, network: await Network.before(stack), disk, diskOf: POOR }
+}
+
+async function closeSite({ stack, network, disk }: Site): Promise<void> {
+  await network.close()
+  await stack.brokers.get(POOR)?.stop()
+  await disk.end()
+  await stack.stop()
+}
+
+async function main(): Promise<number> {
+  const asked = readArguments()
+  if (asked === undefined) return 2
+  const { minutes, seed, json } = asked
+  const startedAt = Date.now()
+  const say: Say = (line) =>
+    console.error(`${((Date.now() - startedAt) / 1000).toFixed(0).padStart(5)} s  ${line}`)
+  const site = await openSite(say)
+  process.once('SIGINT', () => void closeSite(site).finally(() => process.exit(130)))
+  const chance = chanceOf(faultsOn(site), randomBy(seed))
   const memory = { handlerFirstMb: 0, handlerLastMb: 0, handlerMostMb: 0, soakMb: 0 }
+  const kafka = site.stack.connection.version
   const report: Report = {
-    ...{ minutes, seed, kafka: stack.connection.version, laps: 0, faults: {}, records: 0, failedAttempts: 0 },
+    ...{ minutes, seed, kafka, laps: 0, faults: {}, records: 0, failedAttempts: 0 },
     ...{ lost: 0, twice: 0, outOfOrder: 0, auditBreaks: 0, violations: [], memory },
   }
   try {
     const until = Date.now() + minutes * 60_000
     while (Date.now() < until && report.violations.length === 0) {
-      await lap(stack, report, random, Math.min(LAP_MS, until - Date.now()), say)
+      await lap(site, chance, report, Math.min(LAP_MS, until - Date.now()), say)
       say(`lap ${report.laps}: ${report.records} records, ${report.lost} lost, ${report.twice} twice`)
     }
   } catch (error) {
     report.violations.push(error instanceof Error ? error.message : String(error))
   } finally {
-    await stack.stop()
+    await closeSite(site)
   }
   console.log(json ? JSON.stringify(report) : textOf(report))
   return report.violations.length > 0 ? 1 : 0
