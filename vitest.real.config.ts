@@ -7,11 +7,21 @@ import { defineConfig } from 'vitest/config'
 
 const FAULTS = ['sink', 'sink-faults', 'faults/rounds']
 
-const on = (name: 'kafka-4.3.1' | 'kafka-3.9.1' | 'three-brokers', files: readonly string[]) => ({
+/** They need a cluster that is one. */
+const THREE = ['three-brokers-repairs']
+
+const pathsOf = (files: readonly string[]): string[] => files.map((file) => `test/real/${file}.test.ts`)
+
+const on = (
+  name: 'kafka-4.3.1' | 'kafka-3.9.1' | 'three-brokers',
+  files: readonly string[],
+  without: readonly string[] = [],
+) => ({
   extends: true as const,
   test: {
     name,
-    include: files.map((file) => `test/real/${file}.test.ts`),
+    include: pathsOf(files),
+    exclude: pathsOf(without),
     globalSetup: ['test/real/stack/setup.ts'],
   },
 })
@@ -19,9 +29,9 @@ const on = (name: 'kafka-4.3.1' | 'kafka-3.9.1' | 'three-brokers', files: readon
 export default defineConfig({
   test: {
     projects: [
-      on('kafka-4.3.1', ['**/*']),
+      on('kafka-4.3.1', ['**/*'], THREE),
       on('kafka-3.9.1', [...FAULTS, 'faults/conditions', 'faults/broker']),
-      on('three-brokers', FAULTS),
+      on('three-brokers', [...FAULTS, ...THREE]),
     ],
     fileParallelism: false,
     testTimeout: 60_000,

@@ -1,7 +1,7 @@
-import { spawn } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
+import { type KillAfter, runMortal } from '../mortal-process.ts'
 import { ORDER_CONTRACT, openShop, type Shop } from '../shop.ts'
 import { handle, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
 
@@ -14,29 +14,10 @@ afterEach(async () => {
   shop = undefined
 })
 
-/** Runs an operator on the folder; kills it after so many signs of life and milliseconds, or lets it end. True where it ended by itself. */
-function runOperator(folder: string, killAfter?: { signs: number; ms: number }): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const script = fileURLToPath(new URL('redrive-process.ts', import.meta.url))
-    const child = spawn(process.execPath, [script, folder], { stdio: ['ignore', 'pipe', 'inherit'] })
-    const bound = setTimeout(() => {
-      child.kill('SIGKILL')
-      reject(new Error('the operator did not end in time'))
-    }, 30_000)
-    let signs = 0
-    child.stdout.on('data', (chunk: Buffer) => {
-      signs += chunk.length
-      if (killAfter !== undefined && signs >= killAfter.signs)
-        setTimeout(() => child.kill('SIGKILL'), killAfter.ms)
-    })
-    child.on('error', reject)
-    child.on('exit', (code) => {
-      clearTimeout(bound)
-      if (code === 0 || code === null) resolve(code === 0)
-      else reject(new Error(`the operator ended with ${code}`))
-    })
-  })
-}
+const OPERATOR = fileURLToPath(new URL('redrive-process.ts', import.meta.url))
+
+const runOperator = (folder: string, killAfter?: KillAfter): Promise<boolean> =>
+  runMortal(OPERATOR, { args: [folder], boundMs: 30_000 }, killAfter)
 
 describe('a redrive that is killed', () => {
   it('loses nothing, lets nothing in twice and leaves no hole in the audit, wherever it was killed', async () => {

@@ -1,17 +1,12 @@
 /** `quarantine redrive` on a real cluster: once, whoever else is at work, and whenever it is killed. */
-import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createKafkaSource, type KafkaSource } from '../../lib/adapters/kafka-source.ts'
-import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { redrive, type RedriveOrder, type RedriveReport } from '../../lib/admission/redrive.ts'
-import { buildBundle, loadBundle } from '../../lib/contract/bundle.ts'
-import { checkContracts } from '../../lib/contract/load.ts'
-import type { SourceRecord } from '../../lib/ports.ts'
-import { ORDER_CONTRACT } from '../shop.ts'
+import { type KillAfter, runMortal } from '../mortal-process.ts'
 import { letGateRead, openOperator } from './operator.ts'
 import type { OperatorSettings } from './redrive-process.ts'
-import { orders, PARTITIONS, RealShop, totals, upTo } from './shop.ts'
+import { orders, RealShop, STRICT, totals, upTo } from './shop.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 import { rawSettings, settings } from './world.ts'
 
@@ -24,45 +19,6 @@ afterEach(async () => {
 
 const ROUNDS = 8
 
-/** Contracts by which the producer may not publish: what it sends is refused at step 7, and leaves no mark. */
-const STRICT = loadBundle(
-  buildBundle(
-    checkContracts([{ file: 'strict.yaml', text: ORDER_CONTRACT.replace('shop-web:', 'shop-other:') }]).files,
-  ),
-)
-
-async function handle(records: readonly SourceRecord[], contracts?: typeof STRICT): Promise<void> {
-  const gate = real.gate((parts) =>
-    contracts === undefined ? parts : { ...parts, contracts: () => Promise.resolve(contracts) },
-  )
-  const event = toMskEvent(records, { eventSourceArn: 'arn', bootstrapServers: 'b' })
-  for (let tries = 1; ; tries++) {
-    try {
-      await gate.handle(JSON.parse(JSON.stringify(event)), Date.now() + 20_000)
-      await gate.close()
-      return
-    } catch (error) {
-      // Fenced twice in one invocation, the gate leaves the rest to Lambda's next.
-      if (tries === 10 || !String(error).includes('fenced')) throw error
-    }
-  }
-}
-
-/** All that stands in the source, as Lambda's poller has it. */
-async function source(): Promise<SourceRecord[]> {
-  const records: SourceRecord[] = []
-  for (let partition = 0; partition < PARTITIONS; partition++) {
-    const place = { topic: real.source, partition }
-    const { end } = await reader.offsets(place)
-    for (let from = 0n; from < end;) {
-      const page = await reader.fetch(place, from, { maxBytes: 1_048_576, maxRecords: 10_000 })
-      records.push(...page.records)
-      from = page.next
-    }
-  }
-  return records
-}
-
 /** A shop whose gate has refused so many orders. The operator has the gate's rights, and may read what it writes. */
 async function refused(count: number): Promise<void> {
   real = await RealShop.open()
@@ -70,7 +26,7 @@ async function refused(count: number): Promise<void> {
   await letGateRead(real)
   const sealer = await real.sealer()
   await sealer.send('orders', orders(0, count))
-  await handle(await source(), STRICT)
+  await real.handle({ contracts: STRICT })
   // A transaction's end is not always seen when its commit resolves: this waits for it.
   expect(await real.cluster.readCommitted(real.quarantine, 'consumer')).toHaveLength(count)
 }
@@ -96,9 +52,8 @@ describe('a redrive on a cluster', () => {
     expect(await analytics()).toEqual([])
     expect(await redriven()).toMatchObject({ admitted: 20, stops: [] })
     expect(await redriven()).toMatchObject({ admitted: 0, stops: [] })
-    const copies = await source()
-    await real.cluster.produce(copies)
-    await handle(await source())
+    await real.cluster.produce(await real.records())
+    await real.handle()
     expect(await analytics()).toEqual(upTo(20))
     expect(await redriven()).toMatchObject({ admitted: 0, stops: [] })
     expect(await real.verify()).toMatchObject({ verified: true, headsKnown: true, entries: 60 })
@@ -127,7 +82,7 @@ describe('a redrive on a cluster', () => {
     await refused(40)
     const sealer = await real.sealer()
     await sealer.send('orders', orders(40, 80))
-    const [results] = await Promise.all([Promise.all([redriven(), redriven()]), handle(await source())])
+    const [results] = await Promise.all([Promise.all([redriven(), redriven()]), real.handle()])
     expect(results.flatMap(({ stops }) => stops)).toEqual([])
     expect(results.reduce((sum, { admitted }) => sum + admitted, 0)).toBe(40)
     expect(await analytics()).toEqual(upTo(80))
@@ -147,8 +102,8 @@ describe('a redrive on a cluster', () => {
   }, 180_000)
 })
 
-/** True where it ended by itself; killed after so many signs of life and milliseconds otherwise. */
-function runOperator(killAfter?: { signs: number; ms: number }): Promise<boolean> {
+/** True where it ended by itself. */
+function runOperator(killAfter?: KillAfter): Promise<boolean> {
   const operator: OperatorSettings = {
     folder: real.shop.folder,
     kafka: rawSettings(),
@@ -158,26 +113,6 @@ function runOperator(killAfter?: { signs: number; ms: number }): Promise<boolean
     quarantine: real.quarantine,
     outputs: Object.fromEntries(real.shop.stack.outputs.map((channel) => [channel, real.topicOf(channel)])),
   }
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join(import.meta.dirname, 'redrive-process.ts')], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, OPERATOR: JSON.stringify(operator) },
-    })
-    const bound = setTimeout(() => {
-      child.kill('SIGKILL')
-      reject(new Error('the operator did not end in time'))
-    }, 60_000)
-    let signs = 0
-    child.stdout.on('data', (chunk: Buffer) => {
-      signs += chunk.length
-      if (killAfter !== undefined && signs >= killAfter.signs)
-        setTimeout(() => child.kill('SIGKILL'), killAfter.ms)
-    })
-    child.on('error', reject)
-    child.on('exit', (code) => {
-      clearTimeout(bound)
-      if (code === 0 || code === null) resolve(code === 0)
-      else reject(new Error(`the operator ended with ${code}`))
-    })
-  })
+  const env = { OPERATOR: JSON.stringify(operator) }
+  return runMortal(join(import.meta.dirname, 'redrive-process.ts'), { env, boundMs: 60_000 }, killAfter)
 }

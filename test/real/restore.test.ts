@@ -1,12 +1,8 @@
 /** Positions that are lost, damaged or old, on a real cluster. */
 import { afterEach, describe, expect, it } from 'vitest'
 import { createKafkaSink } from '../../lib/adapters/kafka.ts'
-import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
-import { toMskEvent } from '../../lib/adapters/msk-event.ts'
-import type { Gate } from '../../lib/runtime.ts'
-import type { SourceRecord } from '../../lib/ports.ts'
 import { openOperator, type Operator } from './operator.ts'
-import { orders, PARTITIONS, RealShop, totals, upTo } from './shop.ts'
+import { orders, RealShop, totals, upTo } from './shop.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 import { settings, soon } from './world.ts'
 
@@ -21,36 +17,12 @@ afterEach(async () => {
 
 const GROUP = `${DEPLOYMENT}.shadow.v1`
 
-/** All that stands in the source, as Lambda's poller has it. */
-async function source(): Promise<SourceRecord[]> {
-  const reader = createKafkaSource(settings())
-  const records: SourceRecord[] = []
-  for (let partition = 0; partition < PARTITIONS; partition++) {
-    const place = { topic: real.source, partition }
-    const { end } = await reader.offsets(place)
-    for (let from = 0n; from < end;) {
-      const page = await reader.fetch(place, from, { maxBytes: 1_048_576, maxRecords: 10_000 })
-      records.push(...page.records)
-      from = page.next
-    }
-  }
-  await reader.close()
-  return records
-}
-
-const handle = async (gate: Gate): Promise<void> => {
-  const event = toMskEvent(await source(), { eventSourceArn: 'arn', bootstrapServers: 'b' })
-  await gate.handle(JSON.parse(JSON.stringify(event)), Date.now() + 20_000)
-}
-
 async function decided(count: number): Promise<void> {
   real = await RealShop.open()
   operator = await openOperator(real)
   const sealer = await real.sealer()
   await sealer.send('orders', orders(0, count))
-  const gate = real.gate()
-  await handle(gate)
-  await gate.close()
+  await real.handle()
 }
 
 const analytics = async (): Promise<number[]> =>
@@ -60,7 +32,7 @@ describe('a position on a cluster', () => {
   it('that a tool has damaged, or that has expired, is restored by command, and no copy comes in after it', async () => {
     await decided(30)
     const admin = await real.cluster.admin()
-    const copies = await source()
+    const copies = await real.records()
     const nexts = [0, 1].map((own) => copies.filter(({ partition }) => partition === own).length)
     for (const lose of [
       () =>
@@ -76,9 +48,7 @@ describe('a position on a cluster', () => {
       () => admin.deleteGroups([GROUP]),
     ]) {
       await lose()
-      const gate = real.gate()
-      await expect(handle(gate)).rejects.toThrow(/position-(damaged|missing)/)
-      await gate.close()
+      await expect(real.handle()).rejects.toThrow(/position-(damaged|missing)/)
       const restored = await operator.run(['position', 'restore', real.source, '--by', 'ann', '--json'])
       expect([restored.err, restored.status]).toEqual(['', 0])
       const after = await operator.run(['position', 'show', real.source, '--json'])
@@ -88,9 +58,7 @@ describe('a position on a cluster', () => {
     const again = await operator.run(['position', 'restore', real.source])
     expect([again.status, again.out]).toEqual([0, expect.stringMatching(/good\n.*good$/)])
     await real.cluster.produce(copies)
-    const gate = real.gate()
-    await handle(gate)
-    await gate.close()
+    await real.handle()
     expect(await analytics()).toEqual(upTo(30))
     const search = await operator.run(['audit', 'search', '--type', 'position.restored', '--json'])
     expect(search.out.match(/"principal":"User:ann"/g)).toHaveLength(4)
@@ -104,7 +72,7 @@ describe('a position on a cluster', () => {
     ending.push(() => gate.close())
     const sealer = await real.sealer()
     await sealer.send('orders', orders(10, 20))
-    await handle(gate)
+    await real.handle({ gate })
     const today = real.sink()
     const before = await today.show(place, soon())
     const later = { now: () => Date.now() + 2 * 86_400_000 }
@@ -115,7 +83,7 @@ describe('a position on a cluster', () => {
     expect(await tomorrow.renew(place, later.now() + 20_000)).toBe(false)
     expect(await tomorrow.show(place, later.now() + 20_000)).toEqual(before)
     await sealer.send('orders', orders(20, 30))
-    await handle(gate)
+    await real.handle({ gate })
     expect(await analytics()).toEqual(upTo(30))
     const renewed = await operator.run(['position', 'renew', real.source])
     expect([renewed.status, renewed.out]).toEqual([0, expect.stringMatching(/young\n.*young$/)])

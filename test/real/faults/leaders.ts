@@ -59,6 +59,49 @@ export async function rotateLeaders(admin: Admin, topics: readonly string[]): Pr
   return moves.reduce((sum, { partitionAssignment }) => sum + partitionAssignment.length, 0)
 }
 
+/**
+ * Takes every partition of these topics from the broker that leads it, which becomes a follower. Resolves to how many,
+ * once each has all its replicas; needs no controller that moves leaders by itself.
+ */
+export async function moveLeaders(admin: Admin, topics: readonly string[]): Promise<number> {
+  const { topics: before } = await admin.fetchTopicMetadata({ topics: [...topics] })
+  const given = (replicasOf: (partition: PartitionMetadata) => number[]) =>
+    before.map(({ name, partitions }) => ({
+      topic: name,
+      partitionAssignment: partitions.map((one) => ({
+        partition: one.partitionId,
+        replicas: replicasOf(one),
+      })),
+    }))
+  const others = ({ leader, replicas }: PartitionMetadata): number[] => replicas.filter((id) => id !== leader)
+  for (const replicasOf of [others, (one: PartitionMetadata) => [...others(one), one.leader]]) {
+    await admin.alterPartitionReassignments({ topics: given(replicasOf), timeout: 5000 })
+    const until = Date.now() + 20_000
+    const wanted = new Map(
+      before.flatMap(({ name, partitions }) =>
+        partitions.map((one) => [
+          `${name}-${one.partitionId}`,
+          { old: one.leader, replicas: replicasOf(one) },
+        ]),
+      ),
+    )
+    const isDone = async (): Promise<boolean> => {
+      const now = await admin.fetchTopicMetadata({ topics: [...topics] })
+      return now.topics.every(({ name, partitions }) =>
+        partitions.every(({ partitionId, leader, isr }) => {
+          const { old = 0, replicas = [] } = wanted.get(`${name}-${partitionId}`) ?? {}
+          return leader > 0 && leader !== old && isr.length === replicas.length
+        }),
+      )
+    }
+    while (!(await isDone())) {
+      if (Date.now() > until) throw new Error('the leaders were not moved')
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+  return before.flatMap(({ partitions }) => partitions).length
+}
+
 /** The broker that leads the controllers' quorum, as they note it themselves. */
 export async function controllerOf(connection: Connection): Promise<number> {
   const path = join(connection.certificates, '1', 'data', '__cluster_metadata-0', 'quorum-state')
