@@ -1,6 +1,8 @@
 /** Wires settings → adapters → core: what a function runs on. */
-import { createIngest, type GateKeyCounts, type Ingest } from './admission/slice.ts'
+import { type Observer, observers } from './admission/observer.ts'
+import { createIngest, type GateKeyCounts, type Ingest, type IngestParts } from './admission/slice.ts'
 import { answer, type AnswerMode, type PartialAnswer, slicesOf } from './adapters/msk-event.ts'
+import { tracingObserver } from './adapters/tracing.ts'
 import { connectStack } from './local/stack.ts'
 import type { Settings } from './settings.ts'
 
@@ -27,22 +29,27 @@ export function createGate(ingest: Ingest, mode: AnswerMode): Gate {
   }
 }
 
-/** The gate that settings describe. */
-export async function openGate(settings: Settings): Promise<Gate> {
+/** The gate that settings describe; `observer` is told what it does. */
+export async function openGate(settings: Settings, observer?: Observer): Promise<Gate> {
+  const told = { observer: observers([tracingObserver, ...(observer === undefined ? [] : [observer])]) }
   if (settings.localFolder === undefined) {
     // Who runs on the embedded stack needs no vendor's code.
     const { openCluster } = await import('./adapters/cluster.ts')
     const { parts, close } = await openCluster(settings, SOFTWARE)
-    return closing(createGate(createIngest(parts), settings.answerMode), close)
+    return closing(createGate(createIngest({ ...parts, ...told }), settings.answerMode), close)
   }
-  return openLocalGate(settings.localFolder, settings.answerMode)
+  return openLocalGate(settings.localFolder, settings.answerMode, told)
 }
 
 /** A gate on the stack that another process owns: one that failed begins anew, since a lost connection does not come back. */
-async function openLocalGate(folder: string, mode: AnswerMode): Promise<Gate> {
+async function openLocalGate(
+  folder: string,
+  mode: AnswerMode,
+  told: Pick<IngestParts, 'observer'>,
+): Promise<Gate> {
   const connected = async (): Promise<Gate> => {
     const stack = await connectStack(folder, SOFTWARE)
-    return closing(createGate(createIngest(stack.gateParts()), mode), () => stack.close())
+    return closing(createGate(createIngest({ ...stack.gateParts(), ...told }), mode), () => stack.close())
   }
   let gate: Gate | undefined = await connected()
   return {

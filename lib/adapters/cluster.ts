@@ -15,6 +15,7 @@ import { createKafkaSink } from './kafka.ts'
 import { kmsKeyService } from './kms.ts'
 import { Renewable } from './renewable.ts'
 import { secretsManager } from './secrets-manager.ts'
+import { tracedKeyService, tracedSink } from './tracing.ts'
 
 /**
  * Reads the key directory once, for the signer's key: rejects with `Outage` where it cannot, with `ConfigError` where
@@ -35,7 +36,10 @@ export async function openCluster(
     'secret' in signing
       ? await secretSigner({ name, secret: signing.secret, snapshot, clock, where }, clock.now() + OPEN_MS)
       : directorySigner({ name, signing, snapshot, clock, where })
-  const keyService = shieldKeyService(kmsKeyService({ clock }), { clock, random: Math.random })
+  const keyService = shieldKeyService(tracedKeyService(kmsKeyService({ clock })), {
+    clock,
+    random: Math.random,
+  })
   const sink = createKafkaSink(kafka, clock)
   const parts: IngestParts = {
     settings: {
@@ -58,7 +62,7 @@ export async function openCluster(
       },
     },
     clock,
-    sink,
+    sink: tracedSink(sink),
     directory,
     dataKeys: createDataKeys({ keyService, clock }),
     signer,
