@@ -17,7 +17,7 @@ import {
 import { readLocalRoot } from '../lib/local/root.ts'
 import type { DocumentSource, DocumentStore, Signer } from '../lib/ports.ts'
 import { EXIT, oneLine } from './io.ts'
-import { addByOption, type Lifecycle, openLifecycle } from './lifecycle.ts'
+import { byOption, type Lifecycle, openLifecycle } from './lifecycle.ts'
 import { wholeNumber } from './numbers.ts'
 import { choosePlace, type KeySettings, type PlaceSettings, readKeySettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -68,7 +68,8 @@ export function addDirectoryOptions(command: Command, json: string): Command {
 /** Adds what every change takes. */
 export function addChangeOptions(command: Command): Command {
   const json = 'print {"published","version","issuedAt","expiresAt","changes":[…],"audited"}'
-  return addByOption(addDirectoryOptions(command, json))
+  return addDirectoryOptions(command, json)
+    .addOption(byOption())
     .option('--dry-run', 'show the difference; publish nothing')
     .option(
       '--life <hours>',

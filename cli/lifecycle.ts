@@ -1,6 +1,6 @@
 /** What commands that change keys have to do with the audit: where it is, who did it, and what is said where it failed. */
 import { userInfo } from 'node:os'
-import { type Command, InvalidArgumentError } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
 import type { OpenedLifecycleLog } from '../lib/adapters/control-cluster.ts'
 import { LifecycleAccount, lifecycleLog } from '../lib/audit/lifecycle.ts'
 import { ConfigError, Outage } from '../lib/errors.ts'
@@ -27,12 +27,14 @@ export interface Lifecycle {
   close(): Promise<void>
 }
 
-/** Adds `--by`. */
-export const addByOption = (command: Command): Command =>
-  command.option('--by <name>', 'who does it, for the audit (default: your user here)', (name: string) => {
-    if (name.trim() !== '' && name.length <= MAX_NAME) return name
-    throw new InvalidArgumentError(`Give 1 to ${MAX_NAME} characters.`)
-  })
+/** `--by`. */
+export const byOption = (): Option =>
+  new Option('--by <name>', 'who does it, for the audit (default: your user here)').argParser(
+    (name: string) => {
+      if (name.trim() !== '' && name.length <= MAX_NAME) return name
+      throw new InvalidArgumentError(`Give 1 to ${MAX_NAME} characters.`)
+    },
+  )
 
 /** Connects to nothing yet. Throws `ConfigError` with every fault of the settings: before anything is changed. */
 export async function openLifecycle(

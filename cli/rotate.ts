@@ -15,6 +15,7 @@ import { type RotationPorts, runRotation } from '../lib/keys/rotation-steps.ts'
 import { openLocalRotations, openRotations, type Rotations } from '../lib/rotation-runtime.ts'
 import { CALL_MS, directoryTrust, timeText } from './directory-place.ts'
 import { EXIT, oneLine, table } from './io.ts'
+import { byOption, type Lifecycle, openLifecycle } from './lifecycle.ts'
 import { choosePlace, readBrokerSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -29,6 +30,7 @@ interface RotateFlags extends Flags {
   readonly now?: true
   readonly dryRun?: true
   readonly wait?: true
+  readonly by?: string
 }
 
 /** Read from the working directory where `--policy` names no other. */
@@ -41,11 +43,12 @@ export function addRotateCommands(program: Command, terminal: Terminal): void {
       .command('rotate')
       .argument('[name]', 'one of the policy, instead of all that are due')
       .description('rotate keys and credentials that are due, without a moment when one is missing'),
-    'print {"done":[{"name","step"}],"rows":[…]}',
+    'print {"done":[{"name","step"}],"rows":[…],"audited"}',
   )
     .option('--now', 'rotate NAME though it is not due, or blocked')
     .option('--dry-run', 'show the steps that are next; do nothing')
     .option('--wait', 'go on after each wait, until the rotation is done')
+    .addOption(byOption())
     .addHelpText(
       'after',
       '\nExample:\n  sealgate rotate gateway --now\n\nExit status 1: one of them is blocked. Run it again, or on a schedule, after the wait that it names.',
@@ -79,7 +82,14 @@ function addOptions(command: Command, json: string): Command {
     .option('--json', json)
 }
 
-async function open(terminal: Terminal, flags: Flags, needsRoot: boolean): Promise<Rotations> {
+async function open(
+  terminal: Terminal,
+  flags: Flags,
+  needsRoot: boolean,
+): Promise<{
+  readonly rotations: Rotations
+  readonly lifecycle: (by: string | undefined) => Promise<Lifecycle>
+}> {
   const { folder, settings } = flags
   const place = choosePlace(
     { ...(folder !== undefined && { folder }), ...(settings !== undefined && { settings }) },
@@ -87,13 +97,11 @@ async function open(terminal: Terminal, flags: Flags, needsRoot: boolean): Promi
   )
   const policy = flags.policy ?? (existsSync(POLICY_FILE) ? POLICY_FILE : undefined)
   const { trust } = await directoryTrust(place, needsRoot)
-  if ('folder' in place) return openLocalRotations(place.folder, trust, policy, terminal)
-  const { cluster } = place
-  return openRotations(
-    { ...trust, kafka: () => readBrokerSettings(cluster) },
-    policy ?? POLICY_FILE,
-    terminal,
-  )
+  const lifecycle = (by: string | undefined): Promise<Lifecycle> => openLifecycle(terminal, place, trust, by)
+  if ('folder' in place)
+    return { rotations: await openLocalRotations(place.folder, trust, policy, terminal), lifecycle }
+  const kafka = () => readBrokerSettings(place.cluster)
+  return { rotations: openRotations({ ...trust, kafka }, policy ?? POLICY_FILE, terminal), lifecycle }
 }
 
 function chosen({ policies }: Rotations, name: string | undefined, now: boolean): readonly RotationPolicy[] {
@@ -110,36 +118,43 @@ function chosen({ policies }: Rotations, name: string | undefined, now: boolean)
 }
 
 async function runAll(terminal: Terminal, name: string | undefined, flags: RotateFlags): Promise<void> {
-  const { now = false, dryRun = false, wait = false, json } = flags
-  const rotations = await open(terminal, flags, !dryRun)
+  const { now = false, dryRun = false, wait = false, json, by } = flags
+  const { rotations, lifecycle } = await open(terminal, flags, !dryRun)
   const policies = chosen(rotations, name, now)
   const stop = wait ? terminal.stopSignal() : undefined
-  const ports = dryRun ? undefined : await rotations.ports(terminal.now() + CALL_MS)
+  const audit = dryRun ? undefined : await lifecycle(by)
   const done: { name: string; step: RotationStep['do'] }[] = []
   let isBlocked = false
-  for (const policy of policies) {
-    const one = policy.rotation.name
-    const told = (step: RotationStep): void => {
-      done.push({ name: one, step: step.do })
-      if (!json) terminal.write(oneLine(`${one}: ${describe(step)}`))
+  let audited: boolean | null = null
+  try {
+    const ports = audit?.account.on(await rotations.ports(terminal.now() + CALL_MS))
+    for (const policy of policies) {
+      const { rotation } = policy
+      const told = async (step: RotationStep): Promise<void> => {
+        done.push({ name: rotation.name, step: step.do })
+        if (!json) terminal.write(oneLine(`${rotation.name}: ${describe(step)}`))
+        audit?.account.add({ taken: step, rotation })
+        await audit?.account.note(terminal.now() + CALL_MS)
+      }
+      const plan =
+        ports === undefined
+          ? await look(terminal, policy, rotations.view)
+          : await turn(terminal, policy, ports, told, stop)
+      if (ports === undefined) for (const step of plan.steps) await told(step)
+      else if (!json) terminal.write(oneLine(`${rotation.name}: ${outcome(plan)}`))
+      isBlocked ||= plan.phase === 'blocked'
     }
-    const plan =
-      ports === undefined
-        ? await look(terminal, policy, rotations.view)
-        : await turn(terminal, policy, ports, told, stop)
-    if (ports === undefined) for (const step of plan.steps) told(step)
-    else if (!json) terminal.write(oneLine(`${one}: ${outcome(plan)}`))
-    isBlocked ||= plan.phase === 'blocked'
+  } finally {
+    // Of one that failed too: what it has done stands.
+    if (audit !== undefined) audited = await audit.settle('What was done stands.')
+    await audit?.close()
   }
   if (json) {
-    const rows = await rowsOf(
-      terminal,
-      policies.map(({ rotation, waits }) => ({ rotation, waits })),
-      rotations.view,
-    )
-    terminal.write(JSON.stringify({ dryRun, done, rows }))
+    const all = policies.map(({ rotation, waits }) => ({ rotation, waits }))
+    const rows = await rowsOf(terminal, all, rotations.view)
+    terminal.write(JSON.stringify({ dryRun, done, rows, audited }))
   }
-  terminal.exit(isBlocked ? EXIT.found : EXIT.ok)
+  terminal.exit(audited === false ? EXIT.outage : isBlocked ? EXIT.found : EXIT.ok)
 }
 
 const look = async (
@@ -156,7 +171,7 @@ async function turn(
   terminal: Terminal,
   policy: RotationPolicy,
   ports: RotationPorts,
-  told: (step: RotationStep) => void,
+  told: (step: RotationStep) => Promise<void>,
   stop: AbortSignal | undefined,
 ): Promise<RotationPlan> {
   let next = policy
@@ -164,7 +179,7 @@ async function turn(
     const { plan } = await runRotation(next, ports, terminal.now() + CALL_MS, told)
     const wait = plan.steps.find((step) => step.do === 'wait')
     if (wait === undefined || stop === undefined) return plan
-    told(wait)
+    await told(wait)
     const left = Math.min(wait.until * 1000 - terminal.now(), 2 ** 31 - 1)
     if (!(await sleep(Math.max(0, left), true, { signal: stop }).catch(() => false))) return plan
     // What was asked for has begun.
@@ -220,7 +235,7 @@ const rowsOf = (
   Promise.all(policies.map((policy) => rotationRow(policy, view, terminal.now() + CALL_MS)))
 
 async function status(terminal: Terminal, flags: Flags): Promise<void> {
-  const { policies, view } = await open(terminal, flags, false)
+  const { policies, view } = (await open(terminal, flags, false)).rotations
   const rows = await rowsOf(terminal, policies, view)
   if (flags.json) terminal.write(JSON.stringify({ rows }))
   else {

@@ -1,163 +1,17 @@
 /**
- * The Lambda function that rotates (keys.md §3): on a schedule, all that is due; called by Secrets Manager, one secret in
- * four steps. Only one of the two should be set up for a secret.
+ * The Lambda function that rotates (docs/rotation.md). Its environment is read as the module is loaded: with faults it does
+ * not start. The policy is read at each invocation.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
-import middy from '@middy/core'
-import { Outage } from '../lib/errors.ts'
-import { planRotation, type RotationPolicy, type RotationStep } from '../lib/keys/rotation.ts'
-import { type RotationRow, rotationRow } from '../lib/keys/rotation-status.ts'
-import { readRotation } from '../lib/keys/rotation-state.ts'
-import { type RotationPorts, runRotation, stageSigningKey } from '../lib/keys/rotation-steps.ts'
-import { openRotations, readRotationSettings, type Rotations } from '../lib/rotation-runtime.ts'
-
-/** What has been done, and what is due when. */
-export interface RotationReport {
-  readonly done: readonly { readonly name: string; readonly step: RotationStep['do'] }[]
-  readonly rows: readonly RotationRow[]
-}
-
-/** Takes a scheduled event of EventBridge, or `{ Step, SecretId, ClientRequestToken }`; typed as unknown, since it is checked. */
-export type RotateHandler = middy.MiddyfiedHandler<unknown, RotationReport | undefined>
-
-/** Kept in hand before Lambda's own deadline. Milliseconds. */
-const MARGIN_MS = 2000
-
-/** A handler on rotations that are opened at each invocation: what they are told to do may have changed. */
-export function rotateHandler(open: () => Rotations): RotateHandler {
-  return middy<unknown, RotationReport | undefined>().handler(async (event, context) => {
-    const deadline = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS
-    const asked = secretStepOf(event)
-    const rotations = open()
-    if (asked === undefined) return rotateAll(rotations, deadline)
-    await takeStep(asked, rotations, deadline)
-    return undefined
-  })
-}
-
-/** Each for itself; rejects at the end, with all that failed, so that the invocation counts as failed and is alarmed. */
-async function rotateAll(rotations: Rotations, deadline: number): Promise<RotationReport> {
-  const ports = await rotations.ports(deadline)
-  const done: { name: string; step: RotationStep['do'] }[] = []
-  const failed: unknown[] = []
-  for (const policy of rotations.policies) {
-    const { name } = policy.rotation
-    try {
-      await runRotation(policy, ports, deadline, (step) => void done.push({ name, step: step.do }))
-    } catch (error) {
-      failed.push(error)
-    }
-  }
-  const rows = await Promise.all(rotations.policies.map((policy) => rotationRow(policy, ports, deadline)))
-  if (failed.length === 0) return { done, rows }
-  const reasons = failed.map((error) => (error instanceof Error ? error.message : 'unknown')).join('; ')
-  throw new Outage('unexpected', `${failed.length} of ${rows.length} rotations failed: ${reasons}`, {
-    cause: failed[0],
-  })
-}
-
-const STEPS = ['createSecret', 'setSecret', 'testSecret', 'finishSecret'] as const
-
-interface SecretStep {
-  readonly step: (typeof STEPS)[number]
-  readonly secret: string
-  readonly token: string
-}
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-/** Undefined for any event that is none of Secrets Manager's. */
-function secretStepOf(event: unknown): SecretStep | undefined {
-  if (!isObject(event) || !('Step' in event || 'SecretId' in event)) return undefined
-  const { Step, SecretId: secret, ClientRequestToken: token } = event
-  const step = STEPS.find((known) => known === Step)
-  if (step === undefined || typeof secret !== 'string' || typeof token !== 'string' || !TOKEN.test(token))
-    throw new TypeError(
-      'no rotation event of Secrets Manager: it needs Step, SecretId and ClientRequestToken',
-    )
-  return { step, secret, token }
-}
-
-/** As Secrets Manager allows it. */
-const TOKEN = /^[A-Za-z0-9-]{32,64}$/
-
-async function takeStep(
-  { step, secret, token }: SecretStep,
-  rotations: Rotations,
-  deadline: number,
-): Promise<void> {
-  const policy = rotations.policies.find(
-    ({ rotation }) => rotation.kind === 'signing-key' && rotation.secret === secret,
-  )
-  if (policy?.rotation.kind !== 'signing-key')
-    throw new TypeError(
-      'the rotation policy has no signing key in this secret: add it, or take its rotation away',
-    )
-  const { rotation } = policy
-  const ports = await rotations.ports(deadline)
-  const found = await readRotation(rotation, ports, deadline)
-  if (found.kind !== 'signing-key' || found.current.version === token) return
-  if (found.pending !== undefined && found.pending.version !== token) {
-    const reason = `${rotation.name}: version ${found.pending.version} is pending already: the schedule finishes it`
-    throw new Outage('unexpected', reason)
-  }
-  switch (step) {
-    case 'createSecret':
-      if (planOf(policy, found, ports).phase === 'blocked') throw blocked(rotation.name)
-      if (found.pending === undefined) await stageSigningKey(rotation, token, ports, deadline)
-      return
-    case 'setSecret':
-      await runRotation(policy, ports, deadline, undefined, (one) => one.do === 'enrol-key')
-      return
-    case 'testSecret':
-      return untilUsable(policy, ports, deadline)
-    case 'finishSecret': {
-      await runRotation(
-        policy,
-        ports,
-        deadline,
-        undefined,
-        (one) => one.do === 'promote' || one.do === 'retire-key',
-      )
-      const after = await readRotation(rotation, ports, deadline)
-      if (after.kind === 'signing-key' && after.current.version === token) return
-      throw new Outage('unexpected', `${rotation.name}: its new key is not current yet; it is tried again`)
-    }
-  }
-}
-
-const planOf = (
-  policy: RotationPolicy,
-  state: Parameters<typeof planRotation>[0],
-  { clock }: RotationPorts,
-) => planRotation(state, policy, Math.floor(clock.now() / 1000))
-
-const blocked = (name: string): Outage =>
-  new Outage('unexpected', `${name}: its key is not active in the directory; see sealgate rotate status`)
-
-/** Waits, as long as there is time, until every gate must know the new key. */
-async function untilUsable(policy: RotationPolicy, ports: RotationPorts, deadline: number): Promise<void> {
-  for (;;) {
-    const { steps } = planOf(policy, await readRotation(policy.rotation, ports, deadline), ports)
-    if (steps.some((step) => step.do === 'promote')) return
-    const wait = steps.find((step) => step.do === 'wait')
-    if (wait === undefined) throw blocked(policy.rotation.name)
-    const left = wait.until * 1000 - ports.clock.now()
-    if (ports.clock.now() + left >= deadline) {
-      const until = new Date(wait.until * 1000).toISOString()
-      throw new Outage(
-        'deadline',
-        `${policy.rotation.name}: not every gate knows the new key before ${until}`,
-      )
-    }
-    await sleep(Math.max(0, left))
-  }
-}
+import { openClusterLifecycle } from '../lib/adapters/control-cluster.ts'
+import { openRotations, readRotationSettings } from '../lib/rotation-runtime.ts'
+import { SOFTWARE } from '../lib/runtime.ts'
+import { rotateHandler, type RotateHandler } from './rotate-handler.ts'
 
 const clock = { now: () => Date.now() }
+const settings = readRotationSettings(process.env)
+const { control } = settings
 
-export const handler: RotateHandler = rotateHandler(() => {
-  const settings = readRotationSettings(process.env)
-  return openRotations(settings, settings.policy, clock)
-})
+export const handler: RotateHandler = rotateHandler(
+  () => openRotations(settings, settings.policy, clock),
+  () => control && openClusterLifecycle(control, settings, clock, SOFTWARE),
+)

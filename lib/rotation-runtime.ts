@@ -24,7 +24,15 @@ import type { RotationPorts, ScramUsers } from './keys/rotation-steps.ts'
 import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from './local/stack.ts'
 import { localStagedSecrets, openLocalSecrets } from './local/secrets.ts'
 import type { Clock } from './ports.ts'
-import { BROKER_SETTINGS, readBrokers, readTrust, type SigningSettings } from './settings.ts'
+import {
+  BROKER_SETTINGS,
+  CONTROL_NAMES,
+  type ControlSettings,
+  readBrokers,
+  readControl,
+  readTrust,
+  type SigningSettings,
+} from './settings.ts'
 
 /** What the function that rotates is told. */
 export interface RotationSettings {
@@ -32,6 +40,8 @@ export interface RotationSettings {
   readonly roots: readonly PublicKey[]
   readonly rootKey: SigningSettings
   readonly kafka: () => KafkaConnectionSettings | undefined
+  /** Where it is told what was done; undefined where the settings say by name that it is not audited. */
+  readonly control: ControlSettings | undefined
   /** The policy file's path. */
   readonly policy: string
 }
@@ -39,7 +49,7 @@ export interface RotationSettings {
 const KNOWN = [
   ...['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS'],
   ...['SEALGATE_ROOT_KEY', 'SEALGATE_ROTATION'],
-  ...BROKER_SETTINGS,
+  ...new Set([...BROKER_SETTINGS, ...CONTROL_NAMES]),
 ]
 
 /** Throws `ConfigError` with every fault. */
@@ -52,10 +62,11 @@ export function readRotationSettings(environment: Environment): RotationSettings
   if (arn !== '' && !KMS_KEY_ARN.test(arn))
     reader.fault('SEALGATE_ROOT_KEY', 'It is no ARN of a KMS key.', 'Set it whole, not an alias.')
   const policy = reader.text('SEALGATE_ROTATION', 'Name the rotation policy file (docs/rotation.md).')
+  const control = readControl(reader, environment)
   const isOnKafka = BROKER_SETTINGS.some((name) => reader.optional(name) !== undefined)
-  const kafka = isOnKafka ? readBrokers(reader) : undefined
+  const kafka = control?.kafka ?? (isOnKafka ? readBrokers(reader) : undefined)
   if (reader.faults.length > 0) throw new ConfigError(reader.faults)
-  return { ...trust, rootKey: { arn, kid: undefined }, kafka: () => kafka, policy }
+  return { ...trust, rootKey: { arn, kid: undefined }, kafka: () => kafka, control, policy }
 }
 
 /** All rotations of a place, ready to be looked at and, with a root, carried out. */

@@ -58,7 +58,8 @@ describe('the runbook of the root on an embedded stack', { timeout: 60_000 }, ()
     await ok(
       `SEALGATE_DIRECTORY=${path}
 SEALGATE_ROOTS=roots.json
-SEALGATE_ROOT_KEY=${rootKey}`,
+SEALGATE_ROOT_KEY=${rootKey}
+SEALGATE_LIFECYCLE_AUDIT=none`,
     )
   })
   afterEach(async () => {

@@ -2,7 +2,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { rotateHandler } from '../../functions/rotate.ts'
+import { rotateHandler } from '../../functions/rotate-handler.ts'
+import type { OpenedLifecycleLog } from '../../lib/adapters/control-cluster.ts'
 import { documentFile } from '../../lib/adapters/document-file.ts'
 import { generateKeyPair, publicKeyOf } from '../../lib/envelope/crypto.ts'
 import { ED25519 } from '../../lib/envelope/suite.ts'
@@ -26,15 +27,29 @@ let folder = ''
 let secrets: StagedSecrets
 let directory: PublisherOptions
 let rotations: Rotations
+/** Whether Kafka answers, and all that was told to it: kinds and who. */
+let isDown = false
+let told: string[] = []
+const audit = (): OpenedLifecycleLog => ({
+  log: (steps, principal) => {
+    if (isDown) return Promise.reject(new Outage('sink-unavailable', 'No broker answers.'))
+    const names = steps.map((step) => ('taken' in step ? step.taken.do : step.published.document.version))
+    told.push(...names.map((name) => `${name} ${principal ?? ''}`))
+    return Promise.resolve()
+  },
+  close: () => Promise.resolve(),
+})
 
 beforeEach(async () => {
+  isDown = false
+  told = []
   folder = await mkdtemp(join(tmpdir(), 'rotate-'))
   secrets = localStagedSecrets(await openLocalSecrets(join(folder, 'secrets'), clock), clock)
   const store = documentFile({ path: join(folder, 'directory.jws'), outage: 'directory-unavailable', clock })
   directory = { store, roots: [root.publicKey], root: localSigner(root.privateKey), clock }
   await publishFirst(directory, soon())
   const value = newSigningSecret(ED25519)
-  await secrets.stage(SECRET, value, 'AWSCURRENT', 'first', soon())
+  await secrets.stage(SECRET, value, 'AWSCURRENT', 'first'.padEnd(32, '-'), soon())
   const key = publicKeyOf(readSigningSecret(value, SECRET))
   const notBefore = Math.floor(Date.now() / 1000) - 200
   const times = { notBefore, notAfter: notBefore + 10_000 }
@@ -55,7 +70,7 @@ const change = async (work: (draft: DirectoryDraft) => void): Promise<void> => {
 }
 const invoke = (event: unknown, timeoutMs = 20_000): Promise<unknown> =>
   invokeOnce(
-    rotateHandler(() => rotations),
+    rotateHandler(() => rotations, audit),
     event,
     { timeoutMs, functionName: 'rotate' },
   )
@@ -93,7 +108,7 @@ describe('the function on a schedule', () => {
   })
 
   it('does what it can where one fails, and fails at the end with what to do', async () => {
-    await secrets.stage(SECRET, Buffer.from('planted-secret'), 'AWSCURRENT', 'second', soon())
+    await secrets.stage(SECRET, Buffer.from('planted-secret'), 'AWSCURRENT', 'second'.padEnd(32, '-'), soon())
     const half = { ...directory, life: 100 }
     await publishChange({ ...half, clock: { now: () => Date.now() - 60_000 } }, () => undefined, soon())
     const version = async (): Promise<string> => (await directory.store.find(soon()))?.etag ?? ''
@@ -105,6 +120,30 @@ describe('the function on a schedule', () => {
     )
     expect(failure.message).not.toContain('planted')
     expect(await version()).not.toBe(before)
+  })
+})
+
+describe('what the function tells the audit', () => {
+  it('is every version that it publishes and every step beside it, by its name', async () => {
+    withPeriod(100)
+    await invoke({})
+    expect(told).toEqual(['stage-key Function:rotate', '3 Function:rotate'])
+    await new Promise((resolve) => setTimeout(resolve, 2200))
+    await invoke({})
+    expect(told.slice(2)).toEqual(['promote Function:rotate', '4 Function:rotate'])
+  })
+
+  it('is so for the four steps too', async () => {
+    for (const name of ['createSecret', 'setSecret', 'testSecret', 'finishSecret']) await step(name)
+    const names = ['stage-key', '3', 'promote', '4'].map((name) => `${name} Function:rotate`)
+    expect(told).toEqual(names)
+  })
+
+  it('fails the invocation where Kafka is down, and what was done stands', async () => {
+    withPeriod(100)
+    isDown = true
+    await expect(invoke({})).rejects.toThrow('what was done stands, and is not audited: No broker answers.')
+    expect(await kidAt('AWSPENDING')).toBeDefined()
   })
 })
 
