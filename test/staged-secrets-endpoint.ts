@@ -41,7 +41,8 @@ function answer(secret: Secret, action: string, asked: Readonly<Record<string, u
       const version = String(asked['ClientRequestToken'])
       const value = String(asked['SecretString'])
       const known = versions.get(version)
-      if (version.length < 32 || version.length > 64) return refuse('InvalidParameterException')
+      if (version.length < 32 || version.length > 64 || Buffer.byteLength(value) > 65_536)
+        return refuse('InvalidParameterException')
       if (known !== undefined && known.value !== value) return refuse('ResourceExistsException')
       if (known === undefined) {
         versions.set(version, { value, created: Date.now() })

@@ -28,9 +28,10 @@ export function kmsKeyMaterial(clock: Clock): KeyMaterial {
     clients.set(region, client)
     return client
   }
-  const until = (deadline: number): { readonly abortSignal: AbortSignal } => ({
-    abortSignal: AbortSignal.timeout(Math.max(0, Math.min(deadline - clock.now(), 2 ** 31 - 1))),
-  })
+  const until = (deadline: number): { readonly abortSignal: AbortSignal } => {
+    const left = deadline - clock.now()
+    return { abortSignal: left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1)) }
+  }
   const tried = async <T>(key: string, ask: (client: KMSClient) => Promise<T>): Promise<T> => {
     try {
       return await ask(await clientOf(key))

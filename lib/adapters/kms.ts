@@ -236,7 +236,9 @@ class Clients {
   }
 
   until(deadline: number): AbortSignal {
-    return AbortSignal.timeout(Math.max(0, Math.min(deadline - this.#options.clock.now(), 2 ** 31 - 1)))
+    const left = deadline - this.#options.clock.now()
+    // A timer of 0 ms is late: a quick service has answered by then.
+    return left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1))
   }
 
   async #connect(region: string | undefined): Promise<KMSClient> {

@@ -117,8 +117,8 @@ class Clients {
   }
 
   until(deadline: number): { readonly abortSignal: AbortSignal } {
-    const left = Math.max(0, Math.min(deadline - this.#clock.now(), 2 ** 31 - 1))
-    return { abortSignal: AbortSignal.timeout(left) }
+    const left = deadline - this.#clock.now()
+    return { abortSignal: left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1)) }
   }
 
   async value(

@@ -33,26 +33,27 @@ export function localKeyPort(service: LocalKeyService, clock: Clock, principal?:
   }
 }
 
-/** An asymmetric key of this service as a `Signer`. */
+/** An asymmetric key of this service as a `Signer`; throws `Outage('signer-unavailable')` where there is none. */
 export function localKeySigner(
   service: LocalKeyService,
   key: string,
   kid: Uint8Array,
   principal?: string,
 ): Signer {
-  const { spec } = service.describeKey(key)
+  const tried = <T>(ask: () => T): T => {
+    try {
+      return ask()
+    } catch (cause) {
+      throw new Outage('signer-unavailable', `the key service does not sign with ${key}`, { cause })
+    }
+  }
+  const { cose: alg } = tried(() => suiteFor(service.describeKey(key).spec))
   return {
     kid,
-    alg: suiteFor(spec).cose,
+    alg,
     sign: (bytes) =>
       new Promise((resolve) => {
-        try {
-          resolve(service.sign(key, bytes, principal))
-        } catch (error) {
-          throw new Outage('signer-unavailable', `the key service does not sign with ${key}`, {
-            cause: error,
-          })
-        }
+        resolve(tried(() => service.sign(key, bytes, principal)))
       }),
   }
 }

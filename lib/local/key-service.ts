@@ -222,6 +222,8 @@ class FileKeyService implements LocalKeyService {
 
   decrypt(key: string, ciphertext: Uint8Array, context: EncryptionContext, principal?: string): Uint8Array {
     const found = this.#allowed('Decrypt', key, context, principal)
+    if (found.spec !== 'SYMMETRIC_DEFAULT')
+      throw new KeyServiceError('InvalidKeyUsageException', `${found.keyId} does not decrypt`)
     const refused = new KeyServiceError(
       'InvalidCiphertextException',
       'the ciphertext or its context is not what was made here',

@@ -23,7 +23,7 @@ export interface LocalSecretStore extends SecretStore {
   /** The version of a stage. */
   readStage(name: string, stage: SecretStage): Promise<SecretVersion>
   /**
-   * Adds a version. The same token again changes nothing if the value is the same, and is
+   * Adds a version. The same token, of 32 to 64 characters, again changes nothing if the value is the same, and is
    * `ResourceExistsException` if it is not. A secret's first version becomes current whatever the stage.
    * @returns the version: the token
    */
@@ -35,8 +35,10 @@ export interface LocalSecretStore extends SecretStore {
   promote(name: string, version: string, from?: string): Promise<void>
 }
 
-/** Secrets Manager's own bound. */
+/** Secrets Manager's own bounds. */
 const MAX_BYTES = 65_536
+const MIN_TOKEN = 32
+const MAX_TOKEN = 64
 const NAME = /^[A-Za-z0-9/_+=.@-]{1,200}$/
 
 interface Secret {
@@ -92,6 +94,11 @@ class FileSecrets implements LocalSecretStore {
   ): Promise<string> {
     if (value.length === 0 || value.length > MAX_BYTES)
       throw new SecretError('InvalidParameterException', `a secret has 1 to ${MAX_BYTES} bytes`)
+    if (token.length < MIN_TOKEN || token.length > MAX_TOKEN)
+      throw new SecretError(
+        'InvalidParameterException',
+        `a token has ${MIN_TOKEN} to ${MAX_TOKEN} characters`,
+      )
     await this.#change(name, (secret) => {
       const known = secret?.versions.get(token)
       if (known !== undefined) {

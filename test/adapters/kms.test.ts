@@ -127,6 +127,10 @@ keyServiceContract('The KMS adapter', async () => {
   return {
     service: kmsKeyService(options),
     makeKek: async () => ({ kekId: 'k', provider: 'aws-kms', key: (await keys.createKey()).arn }),
+    makeSigningKek: async () => {
+      const { arn: key } = await keys.createKey({ spec: 'ECC_NIST_P256' })
+      return { kekId: 'k', provider: 'aws-kms', key }
+    },
     encrypt: (kek, plaintext, context) => Promise.resolve(keys.encrypt(kek.key, plaintext, context)),
     disable: (kek) => keys.disableKey(kek.key),
     enable: (kek) => keys.enableKey(kek.key),

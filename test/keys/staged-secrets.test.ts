@@ -21,6 +21,7 @@ stagedSecretsContract('the embedded store', async () => {
       await store.put(name, Buffer.from(value))
       return name
     },
+    missing: 'missing',
     end: () => rm(folder, { recursive: true }),
   }
 })
@@ -34,6 +35,7 @@ stagedSecretsContract('AWS Secrets Manager', async () => {
       endpoint.put(arn, value)
       return Promise.resolve(arn)
     },
+    missing: `${ARN}missing`,
     end: () => endpoint.end(),
   }
 })

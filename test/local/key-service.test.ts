@@ -8,6 +8,7 @@ import { ConfigError } from '../../lib/errors.ts'
 import { openLocalKeyService } from '../../lib/local/key-service.ts'
 import { localKeyPort, localKeySigner } from '../../lib/local/key-service-port.ts'
 import { keyServiceContract } from '../contract-suites/key-service.ts'
+import { keySignerContract } from '../contract-suites/key-signer.ts'
 import { manualClock, nth } from '../keys/fixtures.ts'
 
 const folders: string[] = []
@@ -30,11 +31,32 @@ keyServiceContract('The embedded key service', async () => {
   return {
     service: localKeyPort(keys, clock),
     makeKek: async () => ({ kekId: 'k', provider: 'local', key: (await keys.createKey()).arn }),
+    makeSigningKek: async () => {
+      const { arn: key } = await keys.createKey({ spec: 'ECC_NIST_P256' })
+      return { kekId: 'k', provider: 'local', key }
+    },
     encrypt: (kek, plaintext, context) => Promise.resolve(keys.encrypt(kek.key, plaintext, context)),
     disable: (kek) => keys.disableKey(kek.key),
     enable: (kek) => keys.enableKey(kek.key),
     scheduleDeletion: (kek) => keys.scheduleKeyDeletion(kek.key),
     rotate: (kek) => keys.rotateKeyOnDemand(kek.key),
+    end: () => rm(folder, { recursive: true, force: true }),
+  }
+})
+
+keySignerContract('The embedded key service', async () => {
+  const clock = { now: () => Date.now() }
+  const folder = await mkdtemp(join(tmpdir(), 'sealgate-'))
+  const keys = await openLocalKeyService(folder, clock)
+  return {
+    makeKey: async (spec) => (await keys.createKey({ spec })).arn,
+    signer: async (key) => Promise.resolve(localKeySigner(keys, key, Buffer.from('kid'))),
+    publicKey: async (key) => {
+      const jwk = keys.getPublicKey(key)
+      return Promise.resolve(importPublicKey(jwk.kty === 'EC' ? ESP256 : ED25519, jwk))
+    },
+    disable: (key) => keys.disableKey(key),
+    scheduleDeletion: (key) => keys.scheduleKeyDeletion(key),
     end: () => rm(folder, { recursive: true, force: true }),
   }
 })

@@ -19,6 +19,8 @@ beforeEach(async () => {
 })
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
+/** As long as Secrets Manager wants one. */
+const TOKEN = 'token'.padEnd(32, '-')
 const bytes = (text: string): Uint8Array => Buffer.from(text)
 const named = (name: string): unknown => expect.objectContaining({ name })
 const current = async (name = 'db/password'): Promise<string> =>
@@ -41,9 +43,9 @@ describe('the embedded secrets', () => {
 
   test('the same token again changes nothing; with another value it is refused', async () => {
     await secrets.put('s', bytes('zero'))
-    await secrets.put('s', bytes('one'), 'AWSPENDING', 'token')
-    await secrets.put('s', bytes('one'), 'AWSPENDING', 'token')
-    await expect(secrets.put('s', bytes('two'), 'AWSPENDING', 'token')).rejects.toThrow(
+    await secrets.put('s', bytes('one'), 'AWSPENDING', TOKEN)
+    await secrets.put('s', bytes('one'), 'AWSPENDING', TOKEN)
+    await expect(secrets.put('s', bytes('two'), 'AWSPENDING', TOKEN)).rejects.toThrow(
       named('ResourceExistsException'),
     )
     expect(Buffer.from((await secrets.readStage('s', 'AWSPENDING')).value).toString()).toBe('one')
