@@ -87,10 +87,11 @@ export function activeTrace(): TraceContext | undefined {
   const active = trace.getActiveSpan()?.spanContext()
   if (active === undefined || !trace.isSpanContextValid(active)) return undefined
   const flags = active.traceFlags.toString(16).padStart(2, '0')
-  const tracestate = active.traceState?.serialize()
+  const tracestate = active.traceState?.serialize() ?? ''
   return {
     traceparent: `00-${active.traceId}-${active.spanId}-${flags}`,
-    tracestate: tracestate === '' ? undefined : tracestate,
+    // Longer ones are dropped on the way: W3C asks to carry 512 characters.
+    tracestate: tracestate === '' || tracestate.length > 512 ? undefined : tracestate,
   }
 }
 

@@ -8,6 +8,7 @@ import { readJson } from '../contract/json.ts'
 import { describeFault, type Fault, Rejection, type RejectionCode } from '../errors.ts'
 import { random } from '../envelope/crypto.ts'
 import { maxProofBytes } from '../envelope/seal.ts'
+import type { TraceContext } from '../trace-context.ts'
 import { isDateTime, isObject, isText } from './options.ts'
 
 /** A CloudEvent (1.0.2) and where it goes in its topic. Texts hold 1 to 1,024 bytes of UTF-8. */
@@ -35,7 +36,7 @@ export interface EventInput {
   readonly partition?: number
   /** More CloudEvents attributes: names of 1 to 20 `a-z0-9`, values text. At most 32 attributes in all. */
   readonly extensions?: Readonly<Record<string, string>>
-  /** W3C trace context, passed on as record headers. Not signed. */
+  /** W3C trace context, passed on as record headers; by default what `SealerOptions.trace` gives. Not signed. */
   readonly traceparent?: string
   readonly tracestate?: string
 }
@@ -87,6 +88,8 @@ export interface EventRules {
   readonly kidBytes: number
   readonly maxValueBytes: number
   readonly contracts: Contracts | undefined
+  /** For events that bring no trace context of their own. */
+  readonly trace: TraceContext | undefined
 }
 
 const MAX_TEXT_BYTES = 1024
@@ -167,7 +170,7 @@ class EventReader {
     const payload = this.#readPayload(contentType)
     const key = this.#readKey()
     const partition = this.#readPartition()
-    const trace = this.#readTrace()
+    const trace = this.#readTrace(rules.trace)
     if (payload === undefined || !this.#isSound()) return undefined
     const bodyBytes =
       FRAME_BYTES + payload.length + textBytes([contentType, rules.iss, rules.aud, ...[...ce].flat()])
@@ -286,9 +289,10 @@ class EventReader {
     return undefined
   }
 
-  #readTrace(): Readonly<Record<string, string>> {
-    const traceparent = this.#readText('traceparent')
-    const tracestate = this.#readText('tracestate')
+  #readTrace(callers: TraceContext | undefined): Readonly<Record<string, string>> {
+    const own = { traceparent: this.#readText('traceparent'), tracestate: this.#readText('tracestate') }
+    const { traceparent, tracestate } =
+      own.traceparent === undefined && own.tracestate === undefined ? (callers ?? own) : own
     return {
       ...(traceparent !== undefined && { traceparent }),
       ...(tracestate !== undefined && { tracestate }),

@@ -13,6 +13,7 @@ import { byDeadline } from '../keys/deadline.ts'
 import type { Directory, DirectoryCopy } from '../keys/directory.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
 import type { Clock, Header, KeyService, SourceRecord } from '../ports.ts'
+import { type TraceContext, traceContextOf } from '../trace-context.ts'
 import {
   aFunction,
   checkOptions,
@@ -91,6 +92,8 @@ export type Opened =
       readonly event: OpenedEvent
       /** The plaintext's bytes. */
       readonly payload: Uint8Array
+      /** The W3C trace context that the record came with, for `continueTrace`. Nobody vouches for it: it is not signed. */
+      readonly trace: TraceContext | undefined
     }
   | { readonly opened: false; readonly code: RejectionCode; readonly reason: string }
 
@@ -159,6 +162,7 @@ export interface Opener {
 interface Examined {
   readonly result: Verified | Rejection
   readonly request: KeyRequest | undefined
+  readonly trace: TraceContext | undefined
 }
 
 /** Makes an opener; keep it, as it keeps keys. Throws `TypeError` that names every unknown or wrong option. */
@@ -177,6 +181,7 @@ export function createOpener(options: OpenerOptions): Opener {
   let closed = false
 
   const examine = (record: SourceRecord, channel: string, time: number, copy: DirectoryCopy): Examined => {
+    const trace = traceContextOf(record.headers)
     try {
       const envelope = parseRecord(record, maxValueBytes)
       const place = { channel, partition: record.partition, key: record.key }
@@ -187,10 +192,10 @@ export function createOpener(options: OpenerOptions): Opener {
       const { kekId, wrapped } = result.body.recipient
       const kek = copy.snapshot.kek(kekId, iss)
       const request = kek && { iss, aud, type: ce.get('type') ?? '', kekId, wrapped, kek }
-      return { result, request }
+      return { result, request, trace }
     } catch (error) {
       if (!(error instanceof Rejection)) throw error
-      return { result: error, request: undefined }
+      return { result: error, request: undefined, trace }
     }
   }
 
@@ -214,13 +219,13 @@ export function createOpener(options: OpenerOptions): Opener {
     }
   }
 
-  const finish = ({ result, request }: Examined, replayed: boolean, keys: PreparedKeys): Opened => {
+  const finish = ({ result, request, trace }: Examined, replayed: boolean, keys: PreparedKeys): Opened => {
     try {
       if (result instanceof Rejection) throw result
       if (replayed) throw new Rejection('replayed', 'the event was seen before, at another offset')
       if (request === undefined) throw new Rejection('undecryptable', UNDECRYPTABLE)
       const payload = keys.lend(request, (key) => decrypt(result, key))
-      return { opened: true, event: eventOf(result, payload, contracts), payload }
+      return { opened: true, event: eventOf(result, payload, contracts), payload, trace }
     } catch (error) {
       if (!(error instanceof Rejection)) throw error
       return { opened: false, code: error.code, reason: error.message }

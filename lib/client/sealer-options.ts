@@ -3,6 +3,7 @@ import type { Contracts } from '../contract/contract.ts'
 import { suiteOf } from '../envelope/suite.ts'
 import { HARD_MAX_AGE_MS, HARD_MAX_USES } from '../keys/sealing-keys.ts'
 import type { Clock, Kek, KeyService, Signer } from '../ports.ts'
+import type { TraceContext } from '../trace-context.ts'
 import { aFunction, isObject, isText, objectWith, optional, type Rule, text, wholeNumber } from './options.ts'
 
 export interface SealerOptions {
@@ -44,6 +45,11 @@ export interface SealerOptions {
   readonly maxAgeMs?: number
   /** How long a call waits for partition count, data keys and signature, each, in milliseconds. Default 10,000. */
   readonly timeoutMs?: number
+  /**
+   * The trace that a call belongs to, asked for at the call, for events that bring none; sent as plain headers, which are
+   * not signed. Default: OpenTelemetry's active context, where the application has set OpenTelemetry up.
+   */
+  readonly trace?: () => TraceContext | undefined
   readonly clock?: Clock
 }
 
@@ -102,5 +108,6 @@ export const SEALER_RULES: Readonly<Record<keyof SealerOptions, Rule>> = {
   maxUses: optional(wholeNumber(1, HARD_MAX_USES)),
   maxAgeMs: optional(wholeNumber(1, HARD_MAX_AGE_MS)),
   timeoutMs: optional(wholeNumber(1, 600_000)),
+  trace: optional(aFunction),
   clock: optional(objectWith('now')),
 }

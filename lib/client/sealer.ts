@@ -248,7 +248,10 @@ export function createSealer(options: SealerOptions): Sealer {
   ): Promise<SealedBatch> => {
     if (closed) throw new TypeError('the sealer has been closed')
     const channel = channelOf(name)
-    const events = prepareEvents(Array.isArray(input) ? input : [input], name, rules)
+    const events = prepareEvents(Array.isArray(input) ? input : [input], name, {
+      ...rules,
+      trace: options.trace?.(),
+    })
     const { bytes } = sum(events)
     if (waitingBytes > 0 && waitingBytes + bytes > maxWaitingBytes)
       throw new Outage(

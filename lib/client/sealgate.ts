@@ -2,6 +2,10 @@
  * What the package publishes: all that an application needs to seal and open events (docs/client.md). Nothing inside
  * imports this file. A name that leaves it, or changes, is a new major version.
  */
+import { activeTrace } from '../adapters/tracing.ts'
+import { createSealer as createPlainSealer, type Sealer } from './sealer.ts'
+import type { SealerOptions } from './sealer-options.ts'
+
 export { type EventInput, RefusedEvents, type Refusal } from './event.ts'
 export {
   createOpener,
@@ -16,8 +20,9 @@ export {
   type ReplayStore,
   type Sighting,
 } from './opener.ts'
-export { createSealer, type Sealer } from './sealer.ts'
+export type { Sealer } from './sealer.ts'
 export type { SealedBatch, SealedMessage, SealerOptions } from './sealer-options.ts'
+export type { TraceContext } from '../trace-context.ts'
 export { systemClock } from './machine.ts'
 
 export {
@@ -73,5 +78,18 @@ export { type ContractSource, loadContracts } from '../contract/load.ts'
 export { documentFile, type DocumentFileOptions } from '../adapters/document-file.ts'
 export { kmsKeyService, type KmsOptions, kmsSigner } from '../adapters/kms.ts'
 export { secretsManager } from '../adapters/secrets-manager.ts'
+export { continueTrace } from '../adapters/tracing.ts'
 export { type LocalKeyService, openLocalKeyService } from '../local/key-service.ts'
 export { localKeyPort } from '../local/key-service-port.ts'
+
+/**
+ * A producer's sealer. Make one when the process starts and keep it: each has a session of its own, and a gateway takes
+ * at most 64 live sessions of an issuer in a partition. A copy of a running process (a snapshot that is restored twice)
+ * must make its own, after it was copied; worker threads and child processes of Node share nothing. Events are sent with
+ * OpenTelemetry's active trace, where there is one and the option `trace` says nothing else.
+ *
+ * Throws `TypeError` that names every unknown or wrong option.
+ */
+export function createSealer(options: SealerOptions): Sealer {
+  return createPlainSealer({ trace: activeTrace, ...options })
+}

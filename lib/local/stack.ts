@@ -9,6 +9,7 @@ import type { IngestParts, IngestSettings } from '../admission/slice.ts'
 import { firstPosition } from '../admission/position.ts'
 import { controlPlaceOf, firstControlPosition } from '../audit/control-chain.ts'
 import { documentFile } from '../adapters/document-file.ts'
+import { tracedKeyService, tracedSink } from '../adapters/tracing.ts'
 import { loadBundle } from '../contract/bundle.ts'
 import type { Contracts } from '../contract/contract.ts'
 import { topicFaults } from '../contract/topics.ts'
@@ -186,7 +187,10 @@ async function openWorld(
     keys,
     gatewaySigner: () => ({ ...keys.signer(LOCAL_GATEWAY), current }),
     keyServiceOf: (principal) =>
-      shieldKeyService(localKeyPort(keyService, clock, principal), { clock, random: Math.random }),
+      shieldKeyService(tracedKeyService(localKeyPort(keyService, clock, principal)), {
+        clock,
+        random: Math.random,
+      }),
     pseudonyms: (deadline) => {
       if (domainsOf(contracts).length === 0) return Promise.resolve(NO_PSEUDONYMS)
       const now = clock.now()
@@ -311,7 +315,7 @@ function gateParts(
   return {
     settings,
     clock,
-    sink: createLocalSink(log, { deployment: DEPLOYMENT }),
+    sink: tracedSink(createLocalSink(log, { deployment: DEPLOYMENT })),
     directory: createDirectory({ ...directory, clock }),
     dataKeys: createDataKeys({ keyService, clock }),
     signer: world.gatewaySigner(),
