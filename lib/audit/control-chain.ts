@@ -102,8 +102,6 @@ function uintOrNil(reader: CborReader): CborInteger | undefined {
   return undefined
 }
 
-/** Of another holder's making, or of a broker that was away for a moment: tried again until the deadline. */
-const PASSING: ReadonlySet<string> = new Set(['fenced', 'sink-unavailable'])
 const RETRY_MS = 50
 const MAX_RETRY_MS = 1000
 /** Of one segment: some 300 bytes each, far below what a transaction may hold. */
@@ -124,8 +122,10 @@ export async function writeControl(
   /** The head as it is once all is told; a commit that failed may have been one that stands. */
   let last: AuditHead | undefined
   for (let attempt = 1; ; attempt++) {
+    let isOpen = false
     try {
       const session = await parts.sink.open(controlPlaceOf(parts.auditTopic), deadline)
+      isOpen = true
       try {
         const state = parseControlState(session.position.state)
         if (last !== undefined && compareBytes(state.head.hash, last.hash) === 0) return
@@ -136,9 +136,11 @@ export async function writeControl(
         await session.close()
       }
     } catch (error) {
+      const code = error instanceof Outage ? error.code : undefined
+      // Another holder; or a broker that went away in between. Opening has had its own tries.
+      const mayPass = code === 'fenced' || (code === 'sink-unavailable' && isOpen)
       const wait = Math.min(RETRY_MS * attempt, MAX_RETRY_MS) + (random(1)[0] ?? 0)
-      if (!(error instanceof Outage) || !PASSING.has(error.code) || clock.now() + wait >= deadline)
-        throw error
+      if (!mayPass || clock.now() + wait >= deadline) throw error
       await new Promise((resolve) => setTimeout(resolve, wait))
     }
   }

@@ -1,0 +1,176 @@
+/** What commands that change keys tell the audit: on an embedded stack, and where the audit cannot be told. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createIngest } from '../../lib/admission/slice.ts'
+import { polledLog, startPoller } from '../../lib/local/poller.ts'
+import { ingestHandler } from '../../functions/ingest-handler.ts'
+import { createGate } from '../../lib/runtime.ts'
+import { openShop, ORDER_TYPE, type Shop } from '../shop.ts'
+import { type Ran, sealgate } from './terminal.ts'
+
+const ok = async (args: readonly string[]): Promise<string> => {
+  const { out, err, status } = await sealgate(args)
+  expect({ err, status }).toEqual({ err: '', status: 0 })
+  return out
+}
+
+describe('on an embedded stack', () => {
+  let shop: Shop
+  let kid = ''
+  const at = (...args: string[]): string[] => [...args, '--folder', shop.folder]
+  /** What `audit search` finds: event_type, resource, principal, result. */
+  const story = async (...args: string[]): Promise<string[]> => {
+    const lines = (await ok(at('audit', 'search', '--json', ...args))).split('\n').slice(0, -1)
+    return lines.map((line) => {
+      const { event_type: type, resource, principal, result } = JSON.parse(line).entry
+      return `${type} ${resource} ${principal} ${result}`
+    })
+  }
+  beforeEach(async () => {
+    shop = await openShop()
+    kid = JSON.parse((await ok(at('keys', 'list', '--issuer', 'shop-web', '--json'))).split('\n')[0]!).kid
+  })
+  afterEach(() => shop.close())
+
+  it('shows the story of a key by one command, with who did it as he said, and the audit verifies', async () => {
+    const change = (...args: string[]) =>
+      ok([...at('keys', ...args, '--leaving', 'shop-web', '--by', 'ann'), '--', kid])
+    const suspended = JSON.parse(await change('suspend', '--json'))
+    expect(suspended).toMatchObject({ published: true, audited: true })
+    await change('resume')
+    const revoked = await change('revoke', '--compromised-at', '2026-11-22T09:00:00Z')
+    const [touched, next] = revoked.split('\n').slice(-2)
+    expect(await story('--resource', `key:${kid}`)).toEqual([
+      `key.enrolled key:${kid} null success`,
+      `key.suspended key:${kid} User:ann success`,
+      `key.resumed key:${kid} User:ann success`,
+      `key.revoked key:${kid} User:ann success`,
+    ])
+    expect(await story('--type', 'directory.*')).toEqual([
+      `directory.loaded directory:1..${suspended.version - 1} null failure`.replace('1..1', '1'),
+      ...[0, 1, 2].map(
+        (more) => `directory.published directory:${Number(suspended.version) + more} User:ann success`,
+      ),
+    ])
+    const verified = JSON.parse(await ok(at('audit', 'verify', '--json')))
+    expect(verified).toMatchObject({ verified: true, headsKnown: true })
+    expect(verified.ranges).toMatchObject([{ topic: '_control', breaks: 0 }])
+    // What revoke prints works as it stands.
+    expect([touched, next]).toEqual([
+      `What it touched: sealgate keys touched --folder ${shop.folder} -- ${kid}`,
+      `Its story: sealgate audit search --resource 'key:${kid}' --folder ${shop.folder}`,
+    ])
+    expect(await ok(touched!.split('sealgate ')[1]!.split(' '))).toContain(`No record that key ${kid} signed`)
+  })
+
+  it('names the user of this machine where nobody else is named, and tells nothing of a dry run', async () => {
+    await ok(at('directory', 'publish', '--dry-run'))
+    expect(await story()).toEqual([])
+    await ok(at('directory', 'publish'))
+    expect((await story('--type', 'directory.renewed'))[0]).toMatch(
+      /^directory\.renewed directory:\d+ User:\S+ success$/,
+    )
+    expect((await sealgate(at('directory', 'publish', '--by', ' '))).status).toBe(2)
+  })
+
+  it('keys touched tells what a key signed from what only named it, with where it went', async () => {
+    const gate = createGate(createIngest(shop.stack.gateParts()), 'throw')
+    const poller = await startPoller({
+      ...{ source: polledLog(shop.log), group: 'gate', topics: ['orders'] },
+      handler: ingestHandler(() => Promise.resolve(gate)),
+      options: { batchSize: 50, batchingWindowMs: 10 },
+    })
+    const sealer = shop.sealer('shop-web')
+    const order = (id: number, total: unknown = id) => ({
+      ...{ type: ORDER_TYPE, source: '/shop/web', key: 'c1' },
+      data: { orderId: `A-${id}`, total, customer: { id: 'c1' } },
+    })
+    await sealer.send('orders', [order(0), order(1), order(2, 'no number'), order(3)])
+    expect(await poller.drained(10_000)).toBe(true)
+    const ends = await shop.log.endOffsets('orders')
+    const partition = ends.findIndex((end) => end > 0n)
+    expect(ends[partition]).toBe(4n)
+    const touched = async (...args: string[]) =>
+      JSON.parse(await ok(at('keys', 'touched', '--json', kid, ...args)))
+    const report = await touched()
+    expect(report).toMatchObject({ kid, verified: false, searched: 4, omitted: 0 })
+    expect(report.partitions).toMatchObject([
+      {
+        topic: 'orders',
+        partition,
+        claimed: null,
+        proven: { admitted: 3, coarse: false, ranges: [['0', '4']] },
+      },
+    ])
+    expect(report.partitions[0].proven.rejected).toEqual({ 'schema-invalid': 1 })
+    expect(report.channels).toEqual({ 'orders.fulfilment': 3, 'orders.analytics': 3 })
+    const { first, last } = report.partitions[0].proven
+    expect(Date.parse(first)).toBeLessThanOrEqual(Date.parse(last))
+    expect((await touched('--until', '2020-01-01')).partitions).toEqual([])
+    const text = await ok(at('keys', 'touched', kid))
+    expect(text).toMatch(/orders\/\d {2}3 +1 schema-invalid .* \[0, 4\)\n/)
+    expect(text).toContain('Went out to: orders.')
+    expect(text).toContain('They are not verified: sealgate audit verify.')
+    expect((await sealgate(at('keys', 'touched', 'no kid'))).status).toBe(2)
+    await poller.stop()
+    await sealer.close()
+    await gate.close()
+  })
+})
+
+describe('on settings', () => {
+  let folder = ''
+  let down: Server
+  const path = (name: string): string => join(folder, name)
+  const run = (...args: string[]): Promise<Ran> => sealgate([...args, '--settings', path('sealgate.yaml')])
+  const KEYS = 'directory: directory.jws\nroots: roots.json\nrootKey: file:root.jwk\n'
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'sealgate-lifecycle-'))
+    await writeFile(path('roots.json'), await ok(['keys', 'new', path('root.jwk')]))
+    await ok(['keys', 'new', path('gate.jwk')])
+    await writeFile(path('sealgate.yaml'), KEYS)
+    expect((await run('directory', 'init')).status).toBe(0)
+    down = createServer((socket) => socket.destroy())
+    await new Promise<void>((resolve) => down.listen(0, '127.0.0.1', resolve))
+  })
+  afterEach(async () => {
+    await new Promise((resolve) => down.close(resolve))
+    await rm(folder, { recursive: true })
+  })
+
+  it('publishes nothing where it is not said how to audit it, names all that is missing, and what says that it is not', async () => {
+    const before = await readFile(path('directory.jws'), 'utf8')
+    const { err, status } = await run('directory', 'publish')
+    expect(status).toBe(2)
+    for (const part of ['kafka.brokers', 'deployment', 'name', 'signingKey', 'lifecycleAudit'])
+      expect(err).toContain(`${part}: `)
+    expect(await readFile(path('directory.jws'), 'utf8')).toBe(before)
+    expect((await run('directory', 'publish', '--dry-run')).status).toBe(0)
+    await writeFile(path('sealgate.yaml'), `${KEYS}lifecycleAudit: none\n`)
+    expect(JSON.parse((await run('directory', 'publish', '--json')).out)).toMatchObject({
+      version: 2,
+      audited: null,
+    })
+  })
+
+  it('publishes although Kafka is down: it stands, says that it is not audited, and ends with 3', async () => {
+    const address = down.address()
+    const port = address !== null && typeof address === 'object' ? address.port : 0
+    const kafka = `kafka: { brokers: ['127.0.0.1:${port}'], insecurePlaintext: true, openTimeoutMs: 500 }\n`
+    const rest = 'name: gate\ndeployment: test\nsigningKey: file:gate.jwk\n'
+    await writeFile(path('sealgate.yaml'), KEYS + rest + kafka)
+    const { out, err, status } = await run('directory', 'publish')
+    expect(status).toBe(3)
+    expect(out).toContain('Published version 2 ')
+    expect(err).toMatch(/^not audited Version 2 stands\. .* Whoever changes a key next notes it there\.$/)
+    const json = await run('directory', 'publish', '--json')
+    expect([json.status, JSON.parse(json.out)]).toMatchObject([
+      3,
+      { version: 3, published: true, audited: false },
+    ])
+  })
+})
