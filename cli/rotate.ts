@@ -216,6 +216,8 @@ function describe(step: RotationStep): string {
       return 'rotate it on demand'
     case 'renew-directory':
       return `publish the directory again, after version ${step.version}`
+    case 'stage-certificate':
+      return 'make a new key and its certificate, pending'
     case 'stage-password':
     case 'set-password':
     case 'log-in':
@@ -226,6 +228,9 @@ function describe(step: RotationStep): string {
       return `clients are told to be the user of ${step.secret}`
   }
 }
+
+const endText = (endsAt: string, now: number): string =>
+  Date.parse(endsAt) > now ? `ends ${endsAt}` : `ended ${endsAt}: nobody takes it any more`
 
 const rowsOf = (
   terminal: Terminal,
@@ -241,11 +246,12 @@ async function status(terminal: Terminal, flags: Flags): Promise<void> {
   else {
     const head = ['NAME', 'KIND', 'STATE', 'ROTATED', 'DUE', '']
     const cells = rows.map(
-      ({ name, kind, state, rotatedAt, dueAt, overdue, waitsUntil, onDemandLeft, reason }) => [
+      ({ name, kind, state, rotatedAt, dueAt, overdue, waitsUntil, onDemandLeft, endsAt, reason }) => [
         ...[name, kind, state, rotatedAt ?? '', dueAt ?? ''],
         [
           overdue ? 'overdue' : '',
           waitsUntil === undefined ? '' : `waits until ${waitsUntil}`,
+          endsAt === undefined ? '' : endText(endsAt, terminal.now()),
           onDemandLeft === undefined ? '' : `${onDemandLeft} left on demand`,
           reason ?? '',
         ]

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
+import { isAuthorityKey, openIssuer } from './adapters/certificate-issuer.ts'
 import { type DocumentPlace, openDocumentStore, placeName } from './adapters/document-place.ts'
 import type { KafkaConnectionSettings } from './adapters/kafka-settings.ts'
 import { kafkaUsers } from './adapters/kafka-users.ts'
@@ -111,6 +112,8 @@ function elsewhereFaults(rotation: Rotation, where: string): Fault[] {
     if (!SECRET_ARN.test(secret)) fault('Its secret is no ARN of Secrets Manager.', 'Set it whole.')
   if (rotation.kind === 'kms-key' && !KMS_KEY_ARN.test(rotation.key))
     fault('Its key is no ARN of a KMS key.', 'Set it whole, not an alias.')
+  if (rotation.kind === 'client-certificate' && !isAuthorityKey(rotation.authorityKey))
+    fault('Its authorityKey is no key.', 'Set file:PATH, or the ARN of a secret or of a KMS key.')
   if (rotation.kind !== 'scram' || rotation.msk === undefined) return faults
   if (!MSK_CLUSTER_ARN.test(rotation.msk)) fault('Its msk is no ARN of an MSK cluster.', 'Set it whole.')
   if (!rotation.users.every((secret) => MSK_SECRET_ARN.test(secret)))
@@ -139,13 +142,13 @@ export async function openLocalRotations(
   const policies =
     policyFile === undefined ? readRotationPolicy(LOCAL_POLICY, 'local') : readPolicyFile(policyFile)
   const elsewhere = policies.entries.filter(
-    ({ rotation: { kind } }) => kind === 'kms-key' || kind === 'scram',
+    ({ rotation: { kind } }) => kind === 'kms-key' || kind === 'scram' || kind === 'client-certificate',
   )
   if (elsewhere.length > 0)
     throw new ConfigError(
       elsewhere.map(({ rotation }) => ({
         where: `${policyFile ?? ''}: rotations.${rotation.name}`,
-        what: 'An embedded stack has no keys in KMS, and no users of Kafka.',
+        what: 'An embedded stack has no keys in KMS, and no users or clients of Kafka.',
         fix: 'Leave it out.',
       })),
     )
@@ -172,7 +175,7 @@ function readPolicyFile(path: string): RotationPolicies {
 
 function rotationsOf(
   { entries, waits }: RotationPolicies,
-  { directory, roots, rootKey }: RotationTrust,
+  { directory, roots, rootKey, kafka }: RotationTrust,
   folder: string,
   clock: Clock,
   more: Pick<RotationView, 'secrets' | 'keyMaterial'>,
@@ -181,6 +184,7 @@ function rotationsOf(
   const entryOf = new Map(entries.map((entry) => [entry.rotation, entry]))
   const view: RotationView = {
     ...{ ...more, clock, directory: { store, roots } },
+    issuerOf: (rotation) => openIssuer(rotation, { folder, secrets: more.secrets, kafka, clock }),
     watch: (rotation) => watched(entryOf.get(rotation), folder),
   }
   return {
@@ -201,7 +205,7 @@ const DAY_MS = 86_400_000
 async function watched(
   entry: RotationEntry | undefined,
   folder: string,
-): Promise<{ readonly rotatedAt: number | null; readonly dueAt: number | null }> {
+): ReturnType<NonNullable<RotationView['watch']>> {
   const { since, period, file } = entry ?? {}
   if (file === undefined) {
     const dueAt = since === undefined || period === undefined ? null : (since + period) * 1000
@@ -209,7 +213,7 @@ async function watched(
   }
   try {
     const { from, until } = certificateLife(await readFile(resolve(folder, file)))
-    return { rotatedAt: from, dueAt: until - CERTIFICATE_DAYS * DAY_MS }
+    return { rotatedAt: from, dueAt: until - CERTIFICATE_DAYS * DAY_MS, endsAt: until }
   } catch (cause) {
     throw new Outage('secret-unavailable', `${file} cannot be read as a certificate: name a PEM file`, {
       cause,

@@ -153,7 +153,7 @@ describe('what else a policy names', () => {
     )
     expect(rows[0]).toEqual({
       ...{ name: 'ca', kind: 'certificate', state: 'current', rotatedAt: '2020-01-01T00:00:00Z' },
-      ...{ dueAt: '2049-12-01T23:59:59Z', overdue: false },
+      ...{ dueAt: '2049-12-01T23:59:59Z', endsAt: '2049-12-31T23:59:59Z', overdue: false },
     })
     expect(rows[1]).toMatchObject({ state: 'unknown', overdue: true })
   })

@@ -8,11 +8,12 @@ import Encoder from 'kafkajs/src/protocol/encoder.js'
 import { random, scramSaltedPassword } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
 import { byDeadline } from '../keys/deadline.ts'
+import type { ClientCertificate } from '../keys/client-certificate.ts'
 import type { ScramUsers } from '../keys/rotation-steps.ts'
 import type { Clock } from '../ports.ts'
 import { KafkaAccess } from './kafka-access.ts'
 import { connectCluster, disconnectCluster } from './kafka-connection.ts'
-import { isPassing, isRefusedLogin, kafkaOutage } from './kafka-outage.ts'
+import { isPassing, isRefusedCertificate, isRefusedLogin, kafkaOutage } from './kafka-outage.ts'
 import { repairKafkajs } from './kafka-repairs.ts'
 import type { KafkaConnectionSettings } from './kafka-settings.ts'
 
@@ -52,11 +53,7 @@ export function kafkaUsers(
       const task = { name: `log-in of ${username}`, settings: { ...settings, sasl }, clock, deadline }
       const mayPass = (error: unknown): boolean => isPassing(error) || isRefusedLogin(error)
       try {
-        await repeat(task, mayPass, async (cluster) => {
-          await cluster.refreshMetadata()
-          // Finding one connects to it.
-          for (const nodeId of cluster.getNodeIds()) await cluster.findBroker({ nodeId })
-        })
+        await repeat(task, mayPass, findAll)
       } catch (error) {
         if (!isRefusedLogin(error)) throw outageOf(task, error)
         const reason =
@@ -65,6 +62,34 @@ export function kafkaUsers(
       }
     },
   }
+}
+
+/** Connects to every broker with a client certificate instead of what the settings say. Every rejection is an `Outage`. */
+export async function logInByCertificate(
+  settings: KafkaConnectionSettings,
+  { certificate, privateKey }: ClientCertificate,
+  clock: Clock,
+  deadline: number,
+): Promise<void> {
+  repairKafkajs()
+  const client = { cert: { text: certificate }, key: { text: privateKey } }
+  const name = 'log-in with the new certificate'
+  const own = { ...settings, tls: { ...settings.tls, client }, sasl: undefined }
+  const task = { name, settings: own, clock, deadline }
+  try {
+    await repeat(task, isPassing, findAll)
+  } catch (error) {
+    if (!(error instanceof Error && isRefusedCertificate(error))) throw outageOf(task, error)
+    const reason =
+      'a broker does not take it. Nobody is told to use it. Have brokers trust its authority, and run it again.'
+    throw new Outage('sink-denied', `${name}: ${reason}`, { cause: error })
+  }
+}
+
+/** Finding one connects to it. */
+async function findAll(cluster: Cluster): Promise<void> {
+  await cluster.refreshMetadata()
+  for (const nodeId of cluster.getNodeIds()) await cluster.findBroker({ nodeId })
 }
 
 /** One thing to be done, as one user. */

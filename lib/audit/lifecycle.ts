@@ -90,6 +90,7 @@ function gapFacts(told: DirectoryMemory, now: DirectoryMemory): readonly Control
 /** Undefined: of no consequence by itself, or told by the version of the directory that it publishes. */
 const KIND_OF: Readonly<Record<RotationStep['do'], ControlFact['kind'] | undefined>> = {
   'stage-key': 'key.staged',
+  'stage-certificate': 'key.staged',
   'stage-password': 'key.staged',
   promote: 'key.promoted',
   'move-pointer': 'key.promoted',
@@ -114,7 +115,7 @@ function takenFacts(
   const kind = KIND_OF[step.do]
   if (kind === undefined) return []
   const secrets = 'secret' in step ? [step.secret] : 'secrets' in step ? step.secrets : []
-  const own = rotation.kind === 'signing-key' ? [rotation.secret] : []
+  const own = 'secret' in rotation ? [rotation.secret] : []
   const resources =
     rotation.kind === 'kms-key'
       ? [`kms:${rotation.key}`]

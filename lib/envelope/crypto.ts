@@ -21,7 +21,7 @@ import {
   X509Certificate,
 } from 'node:crypto'
 import { promisify } from 'node:util'
-import { A256GCM, ED25519, type SignatureSuite } from './suite.ts'
+import { A256GCM, ED25519, ESP256, type SignatureSuite } from './suite.ts'
 
 /** A public key as in RFC 8037 (OKP) or RFC 7518 §6.2 (EC). */
 export interface PublicJwk {
@@ -42,7 +42,7 @@ export interface PublicKey {
   readonly handle: KeyObject
 }
 
-/** A signing key of one algorithm; opaque: its bytes leave only through `exportPrivateJwk`. */
+/** A signing key of one algorithm; opaque: its bytes leave only through `exportPrivateJwk` and `exportPkcs8`. */
 export interface PrivateKey {
   readonly suite: SignatureSuite
   readonly handle: KeyObject
@@ -173,7 +173,7 @@ export function exportPublicJwk(key: PublicKey): PublicJwk {
   return y === undefined ? base : { ...base, y: jwkPart(y) }
 }
 
-/** For storing a key pair made here; the only way by which a private key leaves. */
+/** For storing a key pair made here. */
 export function exportPrivateJwk(key: PrivateKey): PrivateJwk {
   const { d } = key.handle.export({ format: 'jwk' })
   return { ...exportPublicJwk(publicKeyOf(key)), d: jwkPart(d) }
@@ -191,6 +191,75 @@ export function certificateLife(pem: Uint8Array): { readonly from: number; reado
   const { validFromDate, validToDate } = new X509Certificate(pem)
   return { from: validFromDate.getTime(), until: validToDate.getTime() }
 }
+
+/** An X.509 certificate (RFC 5280). Times are milliseconds since 1970. */
+export interface ReadCertificate {
+  readonly der: Uint8Array
+  /** Its attributes in the order of the certificate, `CN=gate`, a line each. */
+  readonly subject: string
+  readonly from: number
+  readonly until: number
+  /** Whether it may sign others. */
+  readonly isAuthority: boolean
+  /** Undefined where the key is of another kind than those that sign here. */
+  readonly key: PublicKey | undefined
+  /** Whether this private key, as PKCS #8 in PEM, is its own. */
+  fits(privateKey: string): boolean
+  /** Whether that one's key has signed it, and its issuer is that one. */
+  isIssuedBy(issuer: ReadCertificate): boolean
+}
+
+/** The first certificate of a PEM text. Throws `TypeError` where there is none. */
+export function readCertificate(pem: string): ReadCertificate {
+  let read: X509Certificate
+  try {
+    read = new X509Certificate(pem)
+  } catch {
+    throw new TypeError('no certificate in PEM')
+  }
+  const { raw, subject, validFromDate, validToDate, ca } = read
+  return {
+    ...{ der: raw, subject, from: validFromDate.getTime(), until: validToDate.getTime(), isAuthority: ca },
+    key: suiteKey(read.publicKey),
+    fits: (privateKey) => {
+      try {
+        return read.checkPrivateKey(createPrivateKey(privateKey))
+      } catch {
+        return false
+      }
+    },
+    isIssuedBy: ({ der }) => {
+      const issuer = new X509Certificate(der)
+      return issuer.ca && read.checkIssued(issuer) && read.verify(issuer.publicKey)
+    },
+  }
+}
+
+const suiteKey = (handle: KeyObject): PublicKey | undefined => {
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details } = handle
+  if (type === 'ed25519') return { suite: ED25519, handle: withEncoding(handle) }
+  const isP256 = type === 'ec' && details?.namedCurve === 'prime256v1'
+  return isP256 ? { suite: ESP256, handle: withEncoding(handle) } : undefined
+}
+
+/** A private key as PKCS #8 in PEM, as TLS takes it; or as OpenSSL writes one. Throws `TypeError` that quotes nothing of it. */
+export function importPkcs8(pem: string): PrivateKey {
+  try {
+    const handle = createPrivateKey(pem)
+    const suite = suiteKey(createPublicKey(handle))?.suite
+    if (suite !== undefined) return { suite, handle: withEncoding(handle) }
+  } catch {
+    // A parser's message may quote what it read.
+  }
+  throw new TypeError('not a private key of P-256 or Ed25519 in PEM')
+}
+
+/** The private key as PKCS #8 in PEM, for TLS. */
+export const exportPkcs8 = (key: PrivateKey): string =>
+  key.handle.export({ format: 'pem', type: 'pkcs8' }).toString()
+
+/** The public key as DER of a SubjectPublicKeyInfo. */
+export const exportSpki = (key: PublicKey): Buffer => key.handle.export({ format: 'der', type: 'spki' })
 
 /** 64 bytes: Ed25519 (RFC 8032) or r‖s over SHA-256 (ESP256). */
 export function sign(key: PrivateKey, bytes: Uint8Array): Buffer {

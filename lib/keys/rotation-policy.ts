@@ -1,7 +1,15 @@
 /** What is to be rotated, how often, and what all the waits follow from: a YAML file (docs/rotation.md). */
 import { parseDocument } from 'yaml'
 import { ConfigError, type Fault } from '../errors.ts'
-import { activationOf, overlapOf, releaseOf, type Rotation, type RotationWaits } from './rotation.ts'
+import { isSubject } from './client-certificate.ts'
+import {
+  activationOf,
+  type ClientCertificateRotation,
+  overlapOf,
+  releaseOf,
+  type Rotation,
+  type RotationWaits,
+} from './rotation.ts'
 
 /** A rotation of the file; the last two are there for what is only watched. */
 export interface RotationEntry {
@@ -42,6 +50,11 @@ type KindName = Rotation['kind']
 const KINDS: Readonly<Record<KindName, Kind>> = {
   'signing-key': { needs: ['iss', 'secret'], may: ['period'], period: '90d' },
   scram: { needs: ['pointer', 'users'], may: ['msk', 'period'], period: '30d' },
+  'client-certificate': {
+    needs: ['secret', 'subject', 'authority', 'authorityKey'],
+    may: ['brokers', 'duration', 'renewBefore'],
+    period: '',
+  },
   'kms-key': { needs: ['key'], may: ['period'], period: '365d' },
   directory: { needs: [], may: [], period: '' },
   'pseudonym-keys': { needs: ['since'], may: [], period: '' },
@@ -164,6 +177,7 @@ class Reading {
     if (rotation.kind === 'signing-key')
       this.#checkOverlap(rotation.period, activationOf(waits) + overlapOf(waits), path)
     if (rotation.kind === 'scram') this.#checkOverlap(rotation.period, releaseOf(waits), path)
+    if (rotation.kind === 'client-certificate') this.#checkCertificate(rotation, waits, path)
     if (rotation.kind === 'kms-key') this.#checkDays(rotation.period, path)
     return [{ rotation, since, file, period }]
   }
@@ -179,6 +193,17 @@ class Reading {
       case 'scram': {
         const msk = text('msk')
         return { kind, name, pointer: text('pointer'), users, period, ...(msk !== '' && { msk }) }
+      }
+      case 'client-certificate': {
+        const path = `rotations.${name}`
+        const names = { secret: text('secret'), subject: text('subject'), authority: text('authority') }
+        const given = fields.get('brokers')
+        return {
+          ...{ kind, name, ...names, authorityKey: text('authorityKey') },
+          duration: this.#seconds(fields.get('duration') ?? '90d', `${path}.duration`),
+          renewBefore: this.#seconds(fields.get('renewBefore') ?? '30d', `${path}.renewBefore`),
+          brokers: given === undefined ? undefined : this.#list(given, `${path}.brokers`),
+        }
       }
       case 'kms-key':
         return { kind, name, key: text('key'), period }
@@ -200,6 +225,33 @@ class Reading {
       what,
       `Set at least ${least}s, or shorten the waits and what they follow from.`,
     )
+  }
+
+  /** It counts twice as long as the old one and the new one count both, and all that time whoever reads the secret sees it. */
+  #checkCertificate(
+    { subject, duration, renewBefore }: ClientCertificateRotation,
+    waits: RotationWaits,
+    path: string,
+  ): void {
+    if (subject !== '' && !isSubject(subject))
+      this.#fault(`${path}.subject`, 'It is no subject.', 'Write CN=gate,O=Example: CN, OU, O, L, ST, C.')
+    const least = releaseOf(waits)
+    if (renewBefore < least)
+      this.#fault(`${path}.renewBefore`, `Clients may take ${least} s to see it.`, `Set at least ${least}s.`)
+    if (duration < 2 * renewBefore)
+      this.#fault(
+        `${path}.duration`,
+        'It would be due again soon after it was renewed.',
+        'Set it to at least twice renewBefore.',
+      )
+  }
+
+  #list(value: unknown, path: string): readonly string[] {
+    const list: readonly unknown[] = Array.isArray(value) ? value : []
+    const texts = list.filter(isFilled)
+    if (texts.length === 0 || texts.length < list.length)
+      this.#fault(path, 'It is no list of texts.', 'Write [b-1.example.com:9094, b-2.example.com:9094].')
+    return texts
   }
 
   #pair(value: unknown, path: string): Pair {
@@ -241,7 +293,7 @@ const isFilled = (value: unknown): value is string => typeof value === 'string' 
 /** The secrets that a rotation changes. */
 export function secretsOf(rotation: Rotation): readonly string[] {
   if (rotation.kind === 'scram') return [rotation.pointer, ...rotation.users]
-  return rotation.kind === 'signing-key' ? [rotation.secret] : []
+  return 'secret' in rotation ? [rotation.secret] : []
 }
 
 const WAITS = ['directoryGrace', 'secretHold', 'eventLife', 'margin', 'retention']

@@ -1,9 +1,12 @@
 /** Looks at the world for a rotation (keys.md §3): stages of secrets, rows of the key directory, keys of a key service. */
 import { ConfigError, type Fault } from '../errors.ts'
 import type { Clock, SecretVersion, StagedSecrets } from '../ports.ts'
+import { type CertificateIssuer, heldCertificate } from './client-certificate.ts'
 import { type DirectoryDocument, parseDirectory } from './directory-document.ts'
 import type { PublisherOptions } from './directory-publisher.ts'
 import type {
+  ClientCertificateRotation,
+  ClientCertificateState,
   HeldPassword,
   Rotation,
   RotationState,
@@ -38,11 +41,17 @@ export interface RotationView {
   readonly directory: Pick<PublisherOptions, 'store' | 'roots'>
   /** Undefined where no rotation needs it, as with the next. */
   readonly keyMaterial?: KeyMaterial
-  /** Since when something that is only watched is as it is, and when it ends; milliseconds since 1970. */
+  /** Whom a rotation's certificates are from. */
+  readonly issuerOf?: (rotation: ClientCertificateRotation) => CertificateIssuer
+  /** Since when something that is only watched is as it is, when it is due, and when it ends; milliseconds since 1970. */
   readonly watch?: (
     rotation: Rotation,
     deadline: number,
-  ) => Promise<{ readonly rotatedAt: number | null; readonly dueAt: number | null }>
+  ) => Promise<{
+    readonly rotatedAt: number | null
+    readonly dueAt: number | null
+    readonly endsAt?: number
+  }>
 }
 
 /** A user and a password, as they are kept in a secret. */
@@ -62,6 +71,8 @@ export async function readRotation(
       return readSigningKey(rotation, ports, deadline)
     case 'scram':
       return readScram(rotation, ports, deadline)
+    case 'client-certificate':
+      return readClientCertificates(rotation, ports, deadline)
     case 'kms-key': {
       const { rotatedAt, dueAt, ...found } = await needed(ports.keyMaterial).describe(rotation.key, deadline)
       return { kind: rotation.kind, ...found, rotatedAt: seconds(rotatedAt), dueAt: seconds(dueAt) }
@@ -73,8 +84,9 @@ export async function readRotation(
     case 'pseudonym-keys':
     case 'certificate':
     case 'directory-root': {
-      const { rotatedAt, dueAt } = await needed(ports.watch)(rotation, deadline)
-      return { kind: rotation.kind, rotatedAt: seconds(rotatedAt), dueAt: seconds(dueAt) }
+      const { rotatedAt, dueAt, endsAt } = await needed(ports.watch)(rotation, deadline)
+      const times = { rotatedAt: seconds(rotatedAt), dueAt: seconds(dueAt) }
+      return { kind: rotation.kind, ...times, ...(endsAt !== undefined && { endsAt: endsAt / 1000 }) }
     }
   }
 }
@@ -158,6 +170,25 @@ async function readSigningKey(
   }
   const isMoved = pending?.version === current.version
   return { kind: 'signing-key', current, pending: isMoved ? undefined : pending, previous, rows }
+}
+
+async function readClientCertificates(
+  rotation: ClientCertificateRotation,
+  ports: RotationView,
+  deadline: number,
+): Promise<ClientCertificateState> {
+  const issuer = needed(ports.issuerOf)(rotation)
+  const shelf = new Shelf(
+    ports,
+    (version, where) => heldCertificate(version, rotation, issuer, where),
+    deadline,
+  )
+  const { secret, subject } = rotation
+  const pending = await shelf.take(secret, 'AWSPENDING')
+  const current = await shelf.current(secret, `Put the certificate of ${subject} there, with its key.`)
+  if (current === undefined || shelf.faults.length > 0) throw new ConfigError(shelf.faults)
+  const isMoved = pending?.version === current.version
+  return { kind: 'client-certificate', current, pending: isMoved ? undefined : pending }
 }
 
 async function readScram(

@@ -1,6 +1,6 @@
 /** What is due when: a row for each rotation, as `sealgate rotate status` and the function tell it. */
 import { ConfigError, Outage } from '../errors.ts'
-import { planRotation, type RotationPhase, type RotationPolicy } from './rotation.ts'
+import { planRotation, type RotationPhase, type RotationPolicy, type RotationState } from './rotation.ts'
 import { readRotation, type RotationView } from './rotation-state.ts'
 
 /** Times are RFC 3339, null where nobody knows or none is. */
@@ -16,6 +16,8 @@ export interface RotationRow {
   readonly waitsUntil?: string
   /** How often a KMS key may still be rotated on demand. */
   readonly onDemandLeft?: number
+  /** Until when a certificate counts. */
+  readonly endsAt?: string
   readonly reason?: string
 }
 
@@ -36,12 +38,18 @@ export async function rotationRow(
       overdue: dueAt !== null && now > dueAt,
       ...(wait !== undefined && { waitsUntil: timeText(wait.until) ?? '' }),
       ...(state.kind === 'kms-key' && { onDemandLeft: state.onDemandLeft }),
+      ...endOf(state),
     }
   } catch (error) {
     if (!(error instanceof Outage || error instanceof ConfigError)) throw error
     const reason = error.message.replaceAll('\n', ' ')
     return { name, kind, state: 'unknown', rotatedAt: null, dueAt: null, overdue: true, reason }
   }
+}
+
+function endOf(state: RotationState): Pick<RotationRow, 'endsAt'> {
+  if (state.kind === 'client-certificate') return { endsAt: timeText(state.current.until) ?? '' }
+  return 'endsAt' in state ? { endsAt: timeText(state.endsAt) ?? '' } : {}
 }
 
 const timeText = (seconds: number | null): string | null =>

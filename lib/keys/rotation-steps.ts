@@ -5,6 +5,7 @@
 import { digest, equal, publicKeyOf, random, sign, thumbprint, verify } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
 import type { StagedSecrets } from '../ports.ts'
+import { stageCertificate, tryCertificate } from './client-certificate.ts'
 import type { SigningKeyEntry } from './directory-document.ts'
 import { type DirectoryChange, publishChange, type PublisherOptions } from './directory-publisher.ts'
 import {
@@ -54,6 +55,11 @@ export async function applyRotation(
       throw new TypeError('a wait is not carried out')
     case 'stage-key':
       return stageSigningKey(of(rotation, 'signing-key'), successorOf(step.after), ports, deadline)
+    case 'stage-certificate': {
+      const own = of(rotation, 'client-certificate')
+      const tools = { secrets, issuer: needed(ports.issuerOf)(own), now: clock.now() }
+      return stageCertificate(own, successorOf(step.after), tools, deadline)
+    }
     case 'enrol-key':
       return enrol(step, of(rotation, 'signing-key'), ports, deadline)
     case 'promote':
@@ -82,6 +88,10 @@ export async function applyRotation(
     case 'associate':
       return needed(ports.users).associate(of(rotation, 'scram').msk ?? '', step.secrets, deadline)
     case 'log-in': {
+      if (rotation.kind === 'client-certificate') {
+        const issuer = needed(ports.issuerOf)(rotation)
+        return tryCertificate(step.secret, step.version, { secrets, issuer }, deadline)
+      }
       const login = await loginOf(step, secrets, deadline)
       if (login !== undefined) await needed(ports.users).logIn(login, deadline)
       return
@@ -243,6 +253,7 @@ export async function runRotation(
 /** Steps after which what was asked for is under way: asked again, another would begin. */
 const BEGINNINGS: ReadonlySet<RotationStep['do']> = new Set([
   'enrol-key',
+  'stage-certificate',
   'promote',
   'stage-password',
   'move-pointer',

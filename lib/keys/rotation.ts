@@ -3,6 +3,7 @@
  * the world's state and the time in, steps out. All that is remembered stands in the world (stages of secrets, rows of
  * the key directory), so whoever plans next goes on where another died. Times are seconds since 1970.
  */
+import { planClientCertificate } from './client-certificate.ts'
 import type { SigningKeyEntry } from './directory-document.ts'
 
 /** What the waits follow from, seconds. Each must be at least what those who run elsewhere are set to. */
@@ -56,6 +57,22 @@ export interface ScramRotation extends Periodic {
   readonly msk?: string
 }
 
+/** A TLS client's certificate in a secret, with its key. */
+export interface ClientCertificateRotation extends Named {
+  readonly kind: 'client-certificate'
+  readonly secret: string
+  /** As Kafka writes a principal: `CN=gate,O=Example`. */
+  readonly subject: string
+  /** The authority's certificate, a file of PEM; and where its key is: `file:PATH`, or the ARN of a secret or KMS key. */
+  readonly authority: string
+  readonly authorityKey: string
+  /** Those that must take it; undefined: those of the settings. */
+  readonly brokers: readonly string[] | undefined
+  /** How long one counts, seconds; and how long before its end it is renewed. */
+  readonly duration: number
+  readonly renewBefore: number
+}
+
 /** A symmetric KMS key that rotates its own material. */
 export interface KmsKeyRotation extends Periodic {
   readonly kind: 'kms-key'
@@ -72,7 +89,8 @@ export interface Watched extends Named {
   readonly kind: 'pseudonym-keys' | 'certificate' | 'directory-root'
 }
 
-export type Rotation = SigningKeyRotation | ScramRotation | KmsKeyRotation | DirectoryRenewal | Watched
+export type Rotation =
+  SigningKeyRotation | ScramRotation | ClientCertificateRotation | KmsKeyRotation | DirectoryRenewal | Watched
 
 export interface HeldKey {
   readonly version: string
@@ -109,6 +127,21 @@ export interface ScramState {
   readonly users: readonly [ScramUser, ScramUser]
 }
 
+/** A version of a certificate's secret. */
+export interface HeldCertificate {
+  readonly version: string
+  readonly from: number
+  readonly until: number
+  /** Whether it is from the authority that the rotation names now. */
+  readonly isOurs: boolean
+}
+
+export interface ClientCertificateState {
+  readonly kind: 'client-certificate'
+  readonly current: HeldCertificate
+  readonly pending: HeldCertificate | undefined
+}
+
 export interface KmsKeyState {
   readonly kind: 'kms-key'
   /** Days; undefined where it is not rotated. */
@@ -130,15 +163,18 @@ export interface WatchedState {
   readonly kind: Watched['kind']
   readonly rotatedAt: number | null
   readonly dueAt: number | null
+  /** Of a certificate. */
+  readonly endsAt?: number
 }
 
 /** What a rotation is about, as the world shows it. */
-export type RotationState = SigningKeyState | ScramState | KmsKeyState | DirectoryState | WatchedState
+export type RotationState =
+  SigningKeyState | ScramState | ClientCertificateState | KmsKeyState | DirectoryState | WatchedState
 
 /** One thing to do, which may be done twice. Which secret, key or user it is about stands in the rotation. */
 export type RotationStep =
   /** `after`: the versions that are there, from which the new one's id follows. */
-  | { readonly do: 'stage-key'; readonly after: string }
+  | { readonly do: 'stage-key' | 'stage-certificate'; readonly after: string }
   | { readonly do: 'enrol-key'; readonly version: string; readonly kid: string; readonly life: number }
   | { readonly do: 'promote'; readonly secret: string; readonly version: string; readonly from: string }
   /** `at`: its last second. */
@@ -190,6 +226,9 @@ export function planRotation(state: RotationState, policy: RotationPolicy, now: 
       break
     case 'scram':
       if (rotation.kind === state.kind) return planScram(state, rotation, policy, now)
+      break
+    case 'client-certificate':
+      if (rotation.kind === state.kind) return planClientCertificate(state, rotation, policy, now)
       break
     case 'kms-key':
       if (rotation.kind === state.kind) return planKmsKey(state, rotation, policy)

@@ -1,7 +1,16 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Rotation, RotationWaits } from '../../lib/keys/rotation.ts'
-import { ISSUER, POINTER, RotationWorld, SECRET, USERS, WAITS } from './rotation-world.ts'
+import {
+  CERTIFICATE,
+  ISSUER,
+  POINTER,
+  RotationWorld,
+  SECRET,
+  SUBJECT,
+  USERS,
+  WAITS,
+} from './rotation-world.ts'
 
 const PERIOD = 3000
 const SECONDS = 16_000
@@ -13,6 +22,11 @@ const signingKey: Rotation = {
   period: PERIOD,
 }
 const scram: Rotation = { kind: 'scram', name: 'kafka', pointer: POINTER, users: USERS, period: PERIOD }
+const certificate: Rotation = {
+  ...{ kind: 'client-certificate', name: 'gate-tls', secret: CERTIFICATE, subject: SUBJECT },
+  ...{ authority: 'ca.pem', authorityKey: 'file:ca.key', brokers: undefined },
+  ...{ duration: 4000, renewBefore: 1500 },
+}
 
 async function lived(rotation: Rotation, seed: number, waits: RotationWaits = WAITS): Promise<RotationWorld> {
   const world = new RotationWorld(seed)
@@ -53,6 +67,21 @@ describe('rotation, with rotators that die anywhere, run twice and have wrong cl
       }),
       { numRuns: 6 },
     )
+  })
+
+  it('never lacks a certificate to present, and does complete', { timeout: 60_000 }, async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer(), async (seed) => {
+        const world = await lived(certificate, seed)
+        expect(world.failures).toEqual([])
+        expect(world.turns(CERTIFICATE)).toBeGreaterThanOrEqual(4)
+      }),
+      { numRuns: 6 },
+    )
+  })
+
+  it('would have a gap if a certificate were renewed when it ends', { timeout: 60_000 }, async () => {
+    expect(await findsGap({ ...certificate, renewBefore: 30 }, WAITS)).toBe(true)
   })
 
   it.each(['directoryGrace', 'secretHold', 'eventLife', 'retention'] as const)(

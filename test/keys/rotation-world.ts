@@ -2,13 +2,21 @@
  * A world in which rotations run for ever-growing time: secrets with stages, a signed key directory, gates and signers
  * that see changes late, brokers with users, clocks that differ, and rotators that die anywhere.
  */
-import { generateKeyPair, publicKeyOf } from '../../lib/envelope/crypto.ts'
-import { ED25519 } from '../../lib/envelope/suite.ts'
+import { ownAuthority } from '../../lib/adapters/certificate-authority.ts'
+import {
+  exportPkcs8,
+  generateKeyPair,
+  importPkcs8,
+  publicKeyOf,
+  readCertificate,
+} from '../../lib/envelope/crypto.ts'
+import { ED25519, ESP256 } from '../../lib/envelope/suite.ts'
 import { Outage } from '../../lib/errors.ts'
 import { createDirectory } from '../../lib/keys/directory-reader.ts'
 import { type Directory, maySign } from '../../lib/keys/directory.ts'
 import { parseDirectory, type SigningKeyEntry } from '../../lib/keys/directory-document.ts'
 import { publishChange, publishFirst, type PublisherOptions } from '../../lib/keys/directory-publisher.ts'
+import { readClientCertificate } from '../../lib/keys/client-certificate.ts'
 import type { Rotation, RotationWaits } from '../../lib/keys/rotation.ts'
 import type { ScramLogin } from '../../lib/keys/rotation-state.ts'
 import { type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
@@ -22,11 +30,14 @@ import type {
   Signer,
   StagedSecrets,
 } from '../../lib/ports.ts'
+import { selfSigned } from '../self-signed.ts'
 
 export const SECRET = 'signing/gateway'
 export const ISSUER = 'gateway-eu'
 export const POINTER = 'kafka/gateway'
 export const USERS = ['kafka/gateway-a', 'kafka/gateway-b'] as const
+export const CERTIFICATE = 'kafka/gateway-tls'
+export const SUBJECT = 'CN=gateway'
 const LATE_MS = 10_000
 const SKEW_MS = 10_000
 const MAX_AGE_MS = 60_000
@@ -136,6 +147,8 @@ export class RotationWorld {
   readonly #kept: { readonly kid: Uint8Array; readonly t: number }[] = []
   readonly #brokers: readonly Map<string, string>[] = [new Map(), new Map()]
   readonly #clients: { login: ScramLogin; readAtMs: number }[] = []
+  readonly #authority = selfSigned()
+  readonly #certificates: { pem: string; readAtMs: number }[] = []
   /** Calls of rotators that are under way, and what lands late. */
   readonly #calls: Call[] = []
   #running = 0
@@ -180,6 +193,11 @@ export class RotationWorld {
       this.#ms + 1000,
     )
     await this.secrets.stage(SECRET, value, 'AWSCURRENT', 'first', 0)
+    const { publicKey, privateKey } = generateKeyPair(ESP256)
+    const request = { subject: SUBJECT, key: publicKey, until: this.#ms + 3_000_000 }
+    const certificate = await this.#issuer(this.clock)(request, 0)
+    const pair = Buffer.from(JSON.stringify({ certificate, privateKey: exportPkcs8(privateKey) }))
+    await this.secrets.stage(CERTIFICATE, pair, 'AWSCURRENT', 'first', 0)
     for (const [index, secret] of USERS.entries()) {
       const login = { username: `gateway-${index}`, password: `first-${index}` }
       for (const broker of this.#brokers) broker.set(login.username, login.password)
@@ -200,6 +218,7 @@ export class RotationWorld {
       this.#ms += Math.ceil(this.#random() * step)
       for (const call of this.#calls.filter(({ since }) => this.#ms - since > LATE_MS)) await this.#end(call)
       if (rotation.kind === 'scram') await this.#logInSomewhere()
+      else if (rotation.kind === 'client-certificate') await this.#presentSomewhere()
       else await this.#sealAndVerify()
     }
   }
@@ -244,6 +263,11 @@ export class RotationWorld {
         ...publisher,
         store: { read: store.read, find: late(store.find), write: late(store.write) },
       },
+      issuerOf: () => ({
+        hasIssued: (pem) => readCertificate(pem).isIssuedBy(readCertificate(this.#authority.cert)),
+        issue: late(this.#issuer(clock)),
+        logIn: late(({ certificate }) => this.#take(certificate)),
+      }),
       users: {
         setPassword: late((login) => this.#setPassword(login)),
         associate: () => Promise.resolve(),
@@ -354,6 +378,34 @@ export class RotationWorld {
       client.readAtMs = this.#ms
     }
     await this.#accept(client.login, [this.#pick(this.#brokers)]).catch((error: unknown) => {
+      this.failures.push(`at ${this.#ms}, read ${age} ms ago: ${String(error)}`)
+    })
+  }
+
+  #issuer(clock: Clock): ReturnType<typeof ownAuthority> {
+    const signer = localSigner(importPkcs8(this.#authority.key))
+    return ownAuthority(this.#authority.cert, () => Promise.resolve(signer), clock)
+  }
+
+  /** By a broker's clock. */
+  #take(pem: string): Promise<void> {
+    const { from, until } = readCertificate(pem)
+    const now = this.#ms + Math.round((this.#random() * 2 - 1) * SKEW_MS)
+    const isTaken = now >= from && now <= until
+    return isTaken ? Promise.resolve() : Promise.reject(new Outage('sink-denied', `${from}–${until}`))
+  }
+
+  async #presentSomewhere(): Promise<void> {
+    const read = async (): Promise<string> =>
+      readClientCertificate((await this.secrets.read(CERTIFICATE, 0)).value, CERTIFICATE).certificate
+    while (this.#certificates.length < 3) this.#certificates.push({ pem: await read(), readAtMs: this.#ms })
+    const client = this.#pick(this.#certificates)
+    const age = this.#ms - client.readAtMs
+    if (age > WAITS.secretHold * 1000 || (age > MAX_AGE_MS && this.#random() < 0.5)) {
+      client.pem = await read()
+      client.readAtMs = this.#ms
+    }
+    await this.#take(client.pem).catch((error: unknown) => {
       this.failures.push(`at ${this.#ms}, read ${age} ms ago: ${String(error)}`)
     })
   }

@@ -1,0 +1,217 @@
+/** Client certificates renewed again and again on the real broker's mutual-TLS listener, while events go through. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { TLSSocket } from 'node:tls'
+import kafkajs, { Kafka, logLevel, type Producer } from 'kafkajs'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { KafkaAccess } from '../../lib/adapters/kafka-access.ts'
+import { exportPublicJwk, generateKeyPair, readCertificate } from '../../lib/envelope/crypto.ts'
+import { ED25519 } from '../../lib/envelope/suite.ts'
+import { publishFirst } from '../../lib/keys/directory-publisher.ts'
+import { documentFile } from '../../lib/adapters/document-file.ts'
+import { rotationRow } from '../../lib/keys/rotation-status.ts'
+import { type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
+import { localSigner } from '../../lib/keys/signer.ts'
+import { openRotations, type Rotations } from '../../lib/rotation-runtime.ts'
+import { sealgate } from '../cli/terminal.ts'
+import { startStagedSecrets, type StagedSecretsEndpoint } from '../staged-secrets-endpoint.ts'
+import { issue, makeAuthority } from './stack/certificates.ts'
+import { Cluster, connection, settings, soon, unique } from './world.ts'
+
+const RENEWALS = 10
+const ARN = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:gate-tls-AbCdEf'
+const root = generateKeyPair(ED25519)
+const cluster = new Cluster()
+const topic = `output.certificates.${unique()}`
+const mtls = connection.listeners['MTLS'] ?? ''
+let folder = ''
+let secrets: StagedSecretsEndpoint
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'sealgate-certificates-'))
+  secrets = await startStagedSecrets()
+  const store = documentFile({ path: join(folder, 'directory.jws'), outage: 'directory-unavailable', clock })
+  const roots = [root.publicKey]
+  await publishFirst({ store, roots, root: localSigner(root.privateKey), clock }, soon())
+  await cluster.createTopic(topic, 1)
+})
+afterAll(async () => {
+  await secrets.end()
+  await cluster.end()
+  await rm(folder, { recursive: true, force: true })
+})
+
+const clock = { now: () => Date.now() }
+
+/** The gate's first certificate, as an operator makes it. */
+async function putFirst(days?: number): Promise<void> {
+  const own = { name: 'gate', names: ['DNS:gate.example'], ...(days !== undefined && { days }) }
+  await issue(connection.certificates, own)
+  const part = (suffix: string): Promise<string> =>
+    readFile(join(connection.certificates, `gate.${suffix}`), 'utf8')
+  secrets.put(ARN, JSON.stringify({ certificate: await part('crt'), privateKey: await part('key') }))
+}
+
+async function policyBy(authorityFolder: string): Promise<string> {
+  const path = join(folder, 'rotation.yaml')
+  await writeFile(
+    path,
+    `rotations:
+  gate:
+    kind: client-certificate
+    secret: ${ARN}
+    subject: CN=gate
+    authority: ${join(authorityFolder, 'ca.crt')}
+    authorityKey: file:${join(authorityFolder, 'ca.key')}
+    brokers: [${mtls}]
+    duration: 2d
+    renewBefore: 12h
+`,
+  )
+  return path
+}
+
+async function opened(authorityFolder = connection.certificates): Promise<[Rotations, RotationPorts]> {
+  const directory = { kind: 'file', path: join(folder, 'directory.jws') } as const
+  const trust = { directory, roots: [root.publicKey], rootKey: { key: root.privateKey } }
+  const kafka = (): ReturnType<typeof settings> => settings({}, 'operator')
+  const rotations = openRotations({ ...trust, kafka }, await policyBy(authorityFolder), clock)
+  return [rotations, await rotations.ports(soon())]
+}
+
+async function renew(authorityFolder?: string): Promise<readonly string[]> {
+  const [{ policies }, ports] = await opened(authorityFolder)
+  const { done } = await runRotation({ ...policies[0]!, now: true }, ports, soon())
+  return done.map((step) => step.do)
+}
+
+const serialNow = async (ports: RotationPorts): Promise<string> => {
+  const { value } = await ports.secrets.read(ARN, soon())
+  const { certificate }: { certificate: string } = JSON.parse(Buffer.from(value).toString())
+  return Buffer.from(readCertificate(certificate).der).toString('hex')
+}
+
+/** A client that logs in by the secret: what it presented on its connections, and its own time, in which secrets are read anew. */
+class Client {
+  readonly presented = new Set<string>()
+  readonly #access: KafkaAccess
+  aheadMs = 0
+
+  constructor() {
+    const own = settings({ brokers: [mtls], ssl: { ca: connection.ca, secret: ARN }, sasl: undefined })
+    this.#access = new KafkaAccess(own, { now: () => Date.now() + this.aheadMs })
+  }
+
+  async connected(): Promise<Producer> {
+    await this.#access.refresh()
+    const config = this.#access.config([mtls])
+    const producer = new Kafka({
+      ...config,
+      logLevel: logLevel.NOTHING,
+      socketFactory: (to) => {
+        const socket = config.socketFactory(to)
+        socket.once('secureConnect', () => {
+          const shown = socket instanceof TLSSocket ? socket.getCertificate() : null
+          if (shown !== null && 'raw' in shown && shown.raw instanceof Buffer)
+            this.presented.add(shown.raw.toString('hex'))
+        })
+        return socket
+      },
+    }).producer({ createPartitioner: kafkajs.Partitioners.DefaultPartitioner })
+    await producer.connect()
+    return producer
+  }
+}
+
+it('has no send fail, on connections old and new, and every certificate is used', async () => {
+  await putFirst()
+  const [{ policies, view }, ports] = await opened()
+  const serials = [await serialNow(ports)]
+  const ending = new AbortController()
+  const failures: unknown[] = []
+  let sent = 0
+  const send = async (producer: Producer): Promise<void> => {
+    await producer.send({ topic, messages: [{ value: String(sent++) }] })
+    await sleep(5)
+  }
+  const long = new Client()
+  const short = [new Client(), new Client()]
+  const stays = async (): Promise<void> => {
+    const producer = await long.connected()
+    while (!ending.signal.aborted) await send(producer)
+    await producer.disconnect()
+  }
+  const comesAndGoes = async (client: Client): Promise<void> => {
+    while (!ending.signal.aborted) {
+      const producer = await client.connected()
+      for (let turn = 0; turn < 5; turn++) await send(producer)
+      await producer.disconnect()
+    }
+  }
+  const load = [stays(), ...short.map(comesAndGoes)].map((work) =>
+    work.catch((error: unknown) => void failures.push(error)),
+  )
+  try {
+    for (let turn = 0; turn < RENEWALS; turn++) {
+      expect(await renew()).toEqual(['stage-certificate', 'log-in', 'promote'])
+      const serial = await serialNow(ports)
+      serials.push(serial)
+      for (const client of short) client.aheadMs += 61_000
+      for (let tries = 0; tries < 400 && !short.every(({ presented }) => presented.has(serial)); tries++)
+        await sleep(20)
+    }
+  } finally {
+    ending.abort()
+    await Promise.all(load)
+  }
+  expect(failures).toEqual([])
+  expect(new Set(serials).size).toBe(RENEWALS + 1)
+  for (const { presented } of short) expect([...presented]).toEqual(serials)
+  const read = await cluster.readCommitted(topic)
+  expect(read).toHaveLength(sent)
+  const row = await rotationRow(policies[0]!, view, soon())
+  expect(row).toMatchObject({ kind: 'client-certificate', state: 'current', overdue: false })
+  expect(Date.parse(row.endsAt ?? '') - Date.parse(row.dueAt ?? '')).toBe(12 * 3_600_000)
+  process.stdout.write(`certificates: renewed ${RENEWALS} times, ${sent} sends, ${failures.length} failed\n`)
+}, 90_000)
+
+it('is not used where a broker does not trust its authority, and another is made when that is corrected', async () => {
+  await putFirst()
+  const [, ports] = await opened()
+  const before = await serialNow(ports)
+  const foreign = await mkdtemp(join(folder, 'foreign-'))
+  await makeAuthority(foreign, { name: 'broker', names: ['IP:127.0.0.1'] })
+  for (let again = 0; again < 2; again++)
+    await expect(renew(foreign)).rejects.toMatchObject({
+      code: 'sink-denied',
+      message: expect.stringMatching(/a broker does not take it\. Nobody is told to use it/),
+    })
+  expect(await serialNow(ports)).toBe(before)
+  expect(await renew()).toEqual(['stage-certificate', 'log-in', 'promote'])
+  expect(await serialNow(ports)).not.toBe(before)
+})
+
+it('shows one that is about to end as overdue, and renews it; one that has ended in one line', async () => {
+  const file = join(folder, 'sealgate.yaml')
+  const policy = await policyBy(connection.certificates)
+  await writeFile(join(folder, 'roots.json'), JSON.stringify(exportPublicJwk(root.publicKey)))
+  await writeFile(file, 'directory: directory.jws\nroots: roots.json\n', { mode: 0o600 })
+  const status = () => sealgate(['rotate', 'status', '--settings', file, '--policy', policy])
+  // openssl counts in days: at the hour it is a whole one, and so within half a day in 13 hours.
+  await putFirst(1)
+  const later = Date.now() + 13 * 3_600_000
+  const overdue = await sealgate(['rotate', 'status', '--settings', file, '--policy', policy], {
+    nowMs: later,
+  })
+  expect([overdue.status, overdue.out]).toEqual([1, expect.stringMatching(/gate .* due .*overdue; ends 20/)])
+  await putFirst(-1)
+  const ended = await status()
+  expect([ended.status, ended.err]).toEqual([1, ''])
+  expect(ended.out).toMatch(/gate .* due .*overdue; ended 20\S+Z: nobody takes it any more/)
+  await expect(new Client().connected()).rejects.toThrow()
+  expect(await renew()).toEqual(['stage-certificate', 'log-in', 'promote'])
+  await (await new Client().connected()).disconnect()
+  expect((await status()).status).toBe(0)
+})
