@@ -15,7 +15,7 @@ import { ConfigError } from '../lib/errors.ts'
 import type { DirectoryChange } from '../lib/keys/directory-publisher.ts'
 import type { DirectoryDraft } from '../lib/keys/directory-draft.ts'
 import { localSigner } from '../lib/keys/signer.ts'
-import type { Signer } from '../lib/ports.ts'
+import type { Kek, Signer } from '../lib/ports.ts'
 import { privateKeyOf } from '../lib/settings.ts'
 import {
   addChangeOptions,
@@ -31,6 +31,7 @@ import {
 import { answerOf, Challenges, isIssuer, readChallenge, readProof } from './enrolment.ts'
 import { EXIT, oneLine, table } from './io.ts'
 import { collect, timeOf, wholeNumber } from './numbers.ts'
+import { addKekCommands, kekOf } from './keks.ts'
 import { readInput } from './record.ts'
 import { isReadByOthers } from './settings-file.ts'
 import type { Terminal } from './terminal.ts'
@@ -45,10 +46,10 @@ const POLLED = 'Gates that run have it within 60 s, after the slice at hand.'
 interface EnrolFlags extends ChangeFlags {
   readonly notBefore?: number
   readonly days: number
-  readonly kek?: { readonly kekId: string; readonly key: string }
+  readonly kek?: Kek
 }
 
-/** Adds `keys new`, `challenge`, `prove`, `enrol`, `list`, `suspend`, `resume`, `revoke`, `retire` and `touched`. */
+/** Adds `keys new`, `challenge`, `prove`, `enrol`, `list`, `suspend`, `resume`, `revoke`, `retire`, `kek` and `touched`. */
 export function addKeysCommands(program: Command, terminal: Terminal): void {
   const keys = program
     .command('keys')
@@ -71,7 +72,7 @@ export function addKeysCommands(program: Command, terminal: Terminal): void {
   )
     .option('--not-before <time>', 'may sign from then on (default: 3 minutes from now)', seconds)
     .option('--days <n>', 'may sign so long', wholeNumber(1, 3650), 90)
-    .option('--kek <kekId=arn>', 'lets the issuer seal under this KEK in AWS KMS too', kek)
+    .option('--kek <kekId=arn>', 'lets the issuer seal under this KEK in AWS KMS too', kekOf)
     .addHelpText('after', example('enrol', 'proof.json'))
     .action((file: string, flags: EnrolFlags) => enrol(terminal, file, flags))
   addDirectoryOptions(
@@ -82,6 +83,7 @@ export function addKeysCommands(program: Command, terminal: Terminal): void {
     .addHelpText('after', example('list', '--issuer shop-web'))
     .action((flags: DirectoryFlags & { readonly issuer?: string }) => list(terminal, flags))
   addStateCommands(keys, terminal)
+  addKekCommands(keys, terminal)
   addTouchedCommand(keys, terminal)
 }
 
@@ -184,13 +186,6 @@ function seconds(text: string): number {
   throw new InvalidArgumentError('Give a time as 2026-11-22T09:15:00Z.')
 }
 
-function kek(text: string): { readonly kekId: string; readonly key: string } {
-  const [, kekId, key] =
-    /^([^=]{1,64})=(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key\/[A-Za-z0-9-]{1,100})$/.exec(text) ?? []
-  if (kekId !== undefined && key !== undefined) return { kekId, key }
-  throw new InvalidArgumentError('Give kekId=arn:aws:kms:REGION:ACCOUNT:key/ID.')
-}
-
 function refuseFuture(where: string, time: number | null, terminal: Terminal): void {
   const now = Math.floor(terminal.now() / 1000)
   if (time === null || time <= now) return
@@ -268,7 +263,7 @@ async function enrol(terminal: Terminal, file: string, flags: EnrolFlags): Promi
   const change: DirectoryChange = (draft) => {
     const notAfter = usableFrom + flags.days * DAY_SECONDS
     draft.enrol({ iss, key, state: 'active', notBefore: usableFrom, notAfter })
-    if (flags.kek !== undefined) draft.grantKek({ ...flags.kek, provider: 'aws-kms' }, iss)
+    if (flags.kek !== undefined) draft.grantKek(flags.kek, iss)
   }
   const told = `${iss} may sign with it from ${timeText(usableFrom)} on: by then every gate knows it. Keep the old key until then, and retire it after that.`
   await changeDirectory(terminal, flags, change, told, () => challenges.use(proof, where))

@@ -23,7 +23,7 @@ export interface Publication {
   readonly now: number
   /** How long the version counts, seconds. */
   readonly life: number
-  /** Issuers that may be left without a key to sign with. */
+  /** Issuers that may be left without a key to sign with, or a KEK to seal under. */
   readonly leaving?: ReadonlySet<string>
   /** Whether the version before may have expired long ago; else this clock is taken to be wrong. */
   readonly lapsed?: boolean
@@ -164,7 +164,7 @@ export class DirectoryDraft {
     }
   }
 
-  /** The next version. Throws `ConfigError` with every fault of the changes, and where they leave an issuer unable to sign. */
+  /** The next version. Throws `ConfigError` with every fault of the changes, and where they leave an issuer unable to sign or to seal. */
   next({ now, life, leaving = new Set(), lapsed = false }: Publication): DirectoryDocument {
     const { version, issuedAt, expiresAt } = this.#before
     const clock = 'Set the clock of this machine, or of the one that published the version before.'
@@ -185,6 +185,13 @@ export class DirectoryDraft {
       if (still.has(iss) || leaving.has(iss)) continue
       const fix = `Enrol another key first, or say by name that it may be left without one (--leaving ${iss}).`
       this.#fault(iss, 'would have no key left to sign with', fix)
+    }
+    const sealing = (keks: Iterable<KekEntry>): Set<string> => new Set([...keks].flatMap(({ iss }) => iss))
+    const wrapped = sealing(this.#keks.values())
+    for (const iss of sealing(this.#before.keks)) {
+      if (wrapped.has(iss) || !still.has(iss) || leaving.has(iss)) continue
+      const fix = `Add another KEK first, or say by name that it may be left without one (--leaving ${iss}).`
+      this.#fault(iss, 'would have no KEK left to seal under', fix)
     }
     if (this.#faults.length > 0) throw new ConfigError(this.#faults)
     return {

@@ -231,6 +231,63 @@ describe('the states of a key', () => {
   })
 })
 
+describe('sealgate keys kek', () => {
+  const ARN = 'arn:aws:kms:eu-central-1:111122223333:key/'
+  const keks = async (): Promise<unknown[]> =>
+    (await ok(['keys', 'kek', 'list', '--json']))
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line))
+
+  it('adds KEKs for issuers and withdraws them, with the difference shown, from one issuer or from all', async () => {
+    const [first, second] = [`k-1=${ARN}1`, `k-2=${ARN}2`]
+    const dry = await ok(['keys', 'kek', 'add', first, '--issuer', 'shop', '--dry-run'])
+    expect(dry).toMatch(/^\+ KEK k-1 of shop\nWould publish version 2 /)
+    expect(await keks()).toEqual([])
+    await ok(['keys', 'kek', 'add', first, '--issuer', 'shop', '--issuer', 'stock'])
+    await ok(['keys', 'kek', 'add', second, '--issuer', 'shop'])
+    const row = { kekId: 'k-1', provider: 'aws-kms', key: `${ARN}1` }
+    expect(await keks()).toMatchObject([
+      { ...row, iss: ['shop', 'stock'] },
+      { kekId: 'k-2', iss: ['shop'] },
+    ])
+    expect(await ok(['keys', 'kek', 'list'])).toMatch(/^KEK +ISSUERS +KEY\nk-1 +shop,stock +aws-kms arn:/)
+    const one = await ok(['keys', 'kek', 'withdraw', 'k-1', '--issuer', 'stock'])
+    expect(one).toContain('~ KEK k-1 of shop: iss ["shop","stock"] → ["shop"]')
+    expect(one).toContain('are undecryptable from then on')
+    const all = JSON.parse(await ok(['keys', 'kek', 'withdraw', 'k-1', '--json']))
+    expect(all.changes).toEqual([{ list: 'keks', name: 'k-1', iss: ['shop'], change: 'removed', fields: [] }])
+    expect(await keks()).toMatchObject([{ kekId: 'k-2' }])
+  })
+
+  it('leaves no issuer that can sign without a KEK, unless by name', async () => {
+    await ok(['keys', 'enrol', await proofOf('shop', 'first'), '--kek', `k-1=${ARN}1`])
+    const refused = await run(['keys', 'kek', 'withdraw', 'k-1'])
+    expect(refused.status).toBe(2)
+    expect(refused.err).toContain('shop: It would have no KEK left to seal under.')
+    expect(refused.err).toContain('--leaving shop')
+    expect(await keks()).toHaveLength(1)
+    await ok(['keys', 'kek', 'withdraw', 'k-1', '--leaving', 'shop'])
+    expect(await keks()).toEqual([])
+  })
+
+  it('refuses what is no KEK, one that is not there, another key under a name, and no issuer', async () => {
+    await ok(['keys', 'kek', 'add', `k-1=${ARN}1`, '--issuer', 'shop'])
+    for (const [args, told] of [
+      [['add', 'k-1=alias/shop', '--issuer', 'shop'], 'Give kekId=arn:'],
+      [['add', `k-1=${ARN}2`, '--issuer', 'shop'], 'is another key'],
+      [['add', `k-2=${ARN}2`], '--issuer'],
+      [['add', `k-2=${ARN}2`, '--issuer', ''], 'Give a name'],
+      [['withdraw', 'k-2'], 'is no KEK of this directory'],
+      [['withdraw', 'k-1', '--issuer', 'stock'], 'is no KEK of this directory for stock'],
+    ] as const) {
+      const { err, status } = await run(['keys', 'kek', ...args])
+      expect([args, status, err]).toEqual([args, 2, expect.stringContaining(told)])
+    }
+    expect(await keks()).toHaveLength(1)
+  })
+})
+
 describe('on an embedded stack that another process runs', () => {
   let stack: Stack
   let stackFolder = ''

@@ -203,6 +203,28 @@ describe('a draft of the next directory', () => {
     expect(next(rest).keks).toEqual([])
   })
 
+  it('leaves no issuer that can sign without a KEK to seal under, unless by name', () => {
+    const { document } = enrolled(1)
+    const granted = new DirectoryDraft(document)
+    granted.grantKek(KEK, 'shop')
+    const before = next(granted)
+    const without = (): DirectoryDraft => {
+      const draft = new DirectoryDraft(before)
+      draft.withdrawKek(KEK.kekId)
+      return draft
+    }
+    expect(faultsOf(() => next(without()))).toEqual([
+      expect.stringContaining('shop: It would have no KEK left to seal under'),
+    ])
+    expect(without().next({ now: NOW, life: DAY, leaving: new Set(['shop']) }).keks).toEqual([])
+    const replaced = without()
+    replaced.grantKek({ ...KEK, kekId: 'next', key: 'next' }, 'shop')
+    expect(next(replaced).keks).toMatchObject([{ kekId: 'next' }])
+    const byHand = new DirectoryDraft(before)
+    byHand.take({ ...before, keks: [] })
+    expect(faultsOf(() => next(byHand))).toEqual([expect.stringContaining('no KEK left')])
+  })
+
   it('whatever is done in whatever order: a document that gates read, or faults; never an issuer left without a key', async () => {
     const steps = fc.array(
       fc.record({
