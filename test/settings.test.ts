@@ -95,6 +95,7 @@ describe('the settings of a gate on a cluster', () => {
       SEALGATE_KAFKA_SASL_PASSWORD: 'p',
       SEALGATE_KAFKA_REQUEST_TIMEOUT_MS: '7000',
       SEALGATE_KAFKA_MAX_IDLE_MS: '8000',
+      SEALGATE_KAFKA_SECRET_MAX_AGE_MS: '9000',
     })
     expect(settings.roots.map(({ suite }) => suite.name)).toEqual(['Ed25519', 'ESP256'])
     expect(settings).toMatchObject({
@@ -110,6 +111,7 @@ describe('the settings of a gate on a cluster', () => {
         sasl: { mechanism: 'scram-sha-512', login: { name: 'u', secret: { text: 'p' } } },
         requestTimeoutMs: 7000,
         maxIdleMs: 8000,
+        secretMaxAgeMs: 9000,
       },
     })
     expect(settings.topics.get('orders.analytics')).toBe('out.b')

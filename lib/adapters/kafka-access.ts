@@ -8,7 +8,7 @@ import type { ISocketFactory, ISocketFactoryArgs, KafkaConfig } from 'kafkajs'
 import type { Clock, SecretStore } from '../ports.ts'
 import { isRefusedCertificate } from './kafka-outage.ts'
 import { keptSecret, textOf, unusable } from './kafka-credentials.ts'
-import { mechanismOf } from './kafka-sasl.ts'
+import { type KafkaMechanism, mechanismOf } from './kafka-sasl.ts'
 import { isUsable, type KafkaConnectionSettings, type KafkaTls } from './kafka-settings.ts'
 import type { Renewable } from './renewable.ts'
 import { secretsManager } from './secrets-manager.ts'
@@ -19,6 +19,7 @@ export class KafkaAccess {
   readonly #settings: KafkaConnectionSettings
   readonly #clock: Clock
   readonly #config: Omit<KafkaConfig, 'brokers'>
+  readonly #mechanism: KafkaMechanism | undefined
   readonly #clientSecret: Renewable<SecureContextOptions> | undefined
   /** As of the last time when all of it could be read. */
   #context: SecureContextOptions | undefined
@@ -28,12 +29,14 @@ export class KafkaAccess {
     const { tls, sasl, clientId } = settings
     this.#settings = settings
     this.#clock = clock
+    const reading = { secrets, clock, maxAgeMs: settings.secretMaxAgeMs }
     const client = tls?.client
     if (client !== undefined && 'arn' in client)
-      this.#clientSecret = keptSecret(secrets, client.arn, clock, clientOf)
+      this.#clientSecret = keptSecret(client.arn, reading, clientOf)
     if (sasl?.mechanism === 'plain') warnOfPlain()
-    const mechanism =
-      sasl && mechanismOf(sasl, { secrets, clock, timeoutMs: settings.authenticationTimeoutMs })
+    const timeoutMs = settings.authenticationTimeoutMs
+    const mechanism = sasl && mechanismOf(sasl, { ...reading, timeoutMs })
+    this.#mechanism = mechanism
     this.#config = {
       clientId,
       ssl: tls !== undefined,
@@ -52,10 +55,20 @@ export class KafkaAccess {
     return { ...this.#config, brokers, socketFactory: (to) => this.#connect(to) }
   }
 
-  /** Reads what connections need, where it may have changed. Rejects with `Outage('secret-unavailable')`. */
-  async refresh(): Promise<void> {
+  /**
+   * Reads what connections need, where it may have changed, and resolves to the user that they are from now on, or are
+   * followed by. Rejects with `Outage('secret-unavailable')`.
+   */
+  async refresh(): Promise<string | undefined> {
     await this.#clientSecret?.current(this.#clock.now() + this.#settings.connectionTimeoutMs)
     this.#context = this.#read()
+    await this.#mechanism?.ready()
+    return this.user
+  }
+
+  /** As which of a secret's users new connections log in, as far as is known; undefined where no secret names one. */
+  get user(): string | undefined {
+    return this.#mechanism?.user()
   }
 
   #connect({ host, port, onConnect }: ISocketFactoryArgs): Socket {

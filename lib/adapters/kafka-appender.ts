@@ -19,25 +19,47 @@ export interface KafkaAppender {
   close(): Promise<void>
 }
 
-/** Connects when it is first asked, and again after any error. */
+interface Line {
+  readonly producer: Producer
+  /** As whom it has connected, as `KafkaClients.user` tells it. */
+  readonly user: string | undefined
+  /** What it is doing, or did last. */
+  doing: Promise<unknown>
+}
+
+/** Connects when it is first asked, and again after any error, or to follow a change of user. */
 export function createKafkaAppender(settings: KafkaSinkSettings, clock: Clock): KafkaAppender {
   const clients = new KafkaClients(settings, clock)
-  let opened: Promise<Producer> | undefined
-  const open = (limit: Limit): Promise<Producer> =>
+  let opened: Promise<Line> | undefined
+  const open = (limit: Limit): Promise<Line> =>
     clients.persist(limit, async () => {
       const producer = clients.plainProducer()
       const connected = clients.connect(producer)
       try {
-        await clients.within(limit, () => connected)
-        return producer
+        const user = await clients.within(limit, () => connected)
+        return { producer, user, doing: connected }
       } catch (error) {
         void disconnect(producer, connected)
         throw error
       }
     })
-  const drop = async (dropped: Promise<Producer> | undefined): Promise<void> => {
+  const drop = async (dropped: Promise<Line> | undefined): Promise<void> => {
     if (opened === dropped) opened = undefined
-    await dropped?.then((producer) => disconnect(producer, Promise.resolve())).catch(() => undefined)
+    await dropped?.then(({ producer, doing }) => disconnect(producer, doing)).catch(() => undefined)
+  }
+  /** The connection to use now, and what it was opened by. */
+  const line = async (name: string): Promise<readonly [Line, Promise<Line>]> => {
+    const using = (opened ??= open(clients.limitOfOpening(Infinity, name)))
+    try {
+      const found = await using
+      if (found.user === clients.user) return [found, using]
+    } catch (error) {
+      void drop(using)
+      throw error
+    }
+    // Others may be sending on it.
+    void drop(using)
+    return line(name)
   }
   return {
     append: async (messages) => {
@@ -45,13 +67,16 @@ export function createKafkaAppender(settings: KafkaSinkSettings, clock: Clock): 
       for (const part of partsOf(messages)) {
         const topics = [...new Set(part.map(({ topic }) => topic))]
         const operation = { name: `append to ${topics.join(', ')}`, topics, group: '', transactionalId: '' }
-        const using = (opened ??= open(clients.limitOfOpening(Infinity, operation.name)))
+        let using: Promise<Line> | undefined
         try {
-          const producer = await using
-          const answers = await producer.sendBatch({ acks: -1, topicMessages: topicMessages(part) })
-          places.push(...placesOf(part, answers))
+          const [found, by] = await line(operation.name)
+          using = by
+          const sending = found.producer.sendBatch({ acks: -1, topicMessages: topicMessages(part) })
+          // Without its value, which would hold those of all before it.
+          found.doing = Promise.allSettled([found.doing, sending]).then(() => undefined)
+          places.push(...placesOf(part, await sending))
         } catch (error) {
-          void drop(using)
+          if (using !== undefined) void drop(using)
           throw kafkaOutage(error, { ...operation, ...largestOf(part) })
         }
       }

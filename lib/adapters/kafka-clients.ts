@@ -22,13 +22,20 @@ export interface Limit {
   readonly late: () => Outage
 }
 
+/** When a connection was last used, and as whom it was made: as `KafkaClients.user` tells it. */
+export interface Use {
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly user: string | undefined
+}
+
 interface SharedAdmin {
   readonly client: Admin
   readonly connected: Promise<void>
   /** Connecting, and every question since. */
   doing: Promise<unknown>
-  /** Milliseconds since 1970. */
-  used: number
+  /** Undefined until it is connected. */
+  used: Use | undefined
 }
 
 export class KafkaClients {
@@ -64,10 +71,16 @@ export class KafkaClients {
     })
   }
 
-  /** Connects a client, as who we are now. */
-  async connect(client: Admin | Producer): Promise<void> {
-    await this.#access.refresh()
+  /** Connects a client, as who we are now: resolves to that user, as `user` tells it. */
+  async connect(client: Admin | Producer): Promise<string | undefined> {
+    const user = await this.#access.refresh()
     await client.connect()
+    return user
+  }
+
+  /** Who new connections are, where a secret says so (docs/rotation.md). */
+  get user(): string | undefined {
+    return this.#access.user
   }
 
   /** One outside any transaction, not connected yet. It sends once, or not at all: sent again, order would be lost. */
@@ -82,14 +95,14 @@ export class KafkaClients {
   /** Asks by the one connection for questions; it is thrown away at the first error, and when it was idle for long. */
   async ask<T>(question: (admin: Admin) => Promise<T>): Promise<T> {
     if (this.#closed) throw new Outage('sink-unavailable', 'This sink has been closed.')
-    if (this.#admin !== undefined && this.isStale(this.#admin.used)) this.#dropAdmin()
+    if (this.#admin?.used !== undefined && this.isStale(this.#admin.used)) this.#dropAdmin()
     const admin = (this.#admin ??= this.#connectAdmin())
     try {
       const asking = admin.connected.then(() => question(admin.client))
       // Others may give the client up meanwhile; a question under way could then still connect to a broker.
       admin.doing = Promise.allSettled([admin.doing, asking]).then(() => undefined)
       const answer = await asking
-      admin.used = this.#clock.now()
+      admin.used = { at: this.#clock.now(), user: admin.used?.user }
       return answer
     } catch (error) {
       if (this.#admin === admin) this.#dropAdmin()
@@ -97,10 +110,13 @@ export class KafkaClients {
     }
   }
 
-  /** Whether a connection that was last used then may have died unnoticed: a frozen process, a NAT that forgot it. */
-  isStale(used: number): boolean {
-    const idle = this.#clock.now() - used
-    return idle < 0 || idle > this.#settings.maxIdleMs
+  /**
+   * Whether a connection is to be replaced before it is used: it may have died unnoticed (a frozen process, a NAT that
+   * forgot it), or is that of a user whom another follows, and whose password will not be good for ever.
+   */
+  isStale({ at, user }: Use): boolean {
+    const idle = this.#clock.now() - at
+    return idle < 0 || idle > this.#settings.maxIdleMs || user !== this.user
   }
 
   limit(deadline: number, name: string): Limit {
@@ -160,8 +176,16 @@ export class KafkaClients {
 
   #connectAdmin(): SharedAdmin {
     const client = this.#kafka.admin({ retry: { retries: 0 } })
-    const connected = this.connect(client)
-    return { client, connected, doing: connected, used: this.#clock.now() }
+    const connecting = this.connect(client)
+    const admin: SharedAdmin = {
+      client,
+      connected: connecting.then((user) => {
+        admin.used = { at: this.#clock.now(), user }
+      }),
+      doing: connecting,
+      used: undefined,
+    }
+    return admin
   }
 
   #dropAdmin(): void {

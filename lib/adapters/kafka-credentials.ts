@@ -5,8 +5,13 @@ import type { Clock, SecretStore } from '../ports.ts'
 import { codeOf, type KafkaLogin, type KafkaText } from './kafka-settings.ts'
 import { Renewable, type Source } from './renewable.ts'
 
-/** A secret's change is seen after so long, or at once where the old one is refused. */
-const SECRET_MAX_AGE_MS = 60_000
+/** Where secrets are read, and how long a copy counts: a change is seen then, or at once where the old one is refused. */
+export interface SecretReading {
+  readonly secrets: SecretStore
+  readonly clock: Clock
+  /** Milliseconds. */
+  readonly maxAgeMs: number
+}
 
 export interface Credentials {
   readonly name: string
@@ -20,11 +25,10 @@ export interface Credentials {
 export function credentialsOf(
   login: KafkaLogin,
   names: { readonly name: string; readonly secret: string },
-  secrets: SecretStore,
-  clock: Clock,
+  reading: SecretReading,
 ): Source<Credentials> {
   if ('arn' in login)
-    return keptSecret(secrets, login.arn, clock, (fields) => {
+    return keptSecret(login.arn, reading, (fields) => {
       const name = fields.get(names.name)
       const secret = fields.get(names.secret)
       if (name === undefined || secret === undefined) throw new TypeError(`${names.name} and ${names.secret}`)
@@ -58,14 +62,13 @@ export function textOf(text: KafkaText, name: string): string {
 
 /** A secret whose value is JSON with texts in it; `use` throws `TypeError` with what it misses. */
 export function keptSecret<T>(
-  secrets: SecretStore,
   arn: string,
-  clock: Clock,
+  { secrets, clock, maxAgeMs }: SecretReading,
   use: (fields: ReadonlyMap<string, string>) => T,
 ): Renewable<T> {
   return new Renewable(async (deadline) => {
     const { value, version } = await secrets.read(arn, deadline)
-    const freshUntil = clock.now() + SECRET_MAX_AGE_MS
+    const freshUntil = clock.now() + maxAgeMs
     try {
       const parsed: unknown = JSON.parse(Buffer.from(value).toString())
       const entries = typeof parsed === 'object' && parsed !== null ? Object.entries(parsed) : []

@@ -21,6 +21,8 @@ export class Holder {
   readonly #clients: KafkaClients
   readonly #place: Place
   readonly #producer: Producer
+  /** As whom it has connected, as `KafkaClients.user` tells it. */
+  #user: string | undefined
   /** What it is doing, or did last. */
   #doing: Promise<unknown> = Promise.resolve()
 
@@ -65,6 +67,10 @@ export class Holder {
     }
   }
 
+  get user(): string | undefined {
+    return this.#user
+  }
+
   /** Messages and offsets in one transaction. Rejects with `Outage`, and is then of no more use: `end` it. */
   async commit(
     messages: readonly Message[],
@@ -96,7 +102,7 @@ export class Holder {
   }
 
   async #open(limit: Limit): Promise<StoredPosition | Outage | undefined> {
-    await this.#within(limit, () => this.#clients.connect(this.#producer))
+    this.#user = await this.#within(limit, () => this.#clients.connect(this.#producer))
     const transaction = await this.#clients.repeat(limit, SOON, isCold, () =>
       this.#within(limit, () => this.#producer.transaction()),
     )

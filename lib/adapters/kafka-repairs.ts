@@ -88,11 +88,14 @@ function repairCoordinators(): void {
  * K19: a connection whose authentication was not answered in time, or that is being ended, was used by whoever came next,
  * who began to authenticate anew. Brokers refuse that (`ILLEGAL_SASL_STATE`), which otherwise says that a listener takes no
  * SASL, and nobody tries again. The one is ended, for another to be made; the other is as one that is not connected.
+ * K20: a mechanism is not told which connection asks, and could not know whom it has authenticated there before.
  */
 function repairAuthentication(): void {
   const { authenticate } = SASLAuthenticator.prototype
   SASLAuthenticator.prototype.authenticate = async function () {
     const { connection } = this
+    if (connection.authenticatedAt === null)
+      connection.sasl = connection.sasl.ofConnection?.() ?? connection.sasl
     if (connection.connectionStatus === 'disconnecting')
       throw new vendor.KafkaJSConnectionError('Connection is being closed', {
         broker: `${connection.host}:${connection.port}`,

@@ -17,6 +17,8 @@ export interface KafkaConnectionSettings {
   readonly connectionTimeoutMs: number
   readonly authenticationTimeoutMs: number
   readonly requestTimeoutMs: number
+  /** So long a copy of a secret with credentials counts: its change is seen then, or when the old ones are refused. */
+  readonly secretMaxAgeMs: number
 }
 
 /** A text: itself, or in a file, which is read again for each connection. */
@@ -70,6 +72,7 @@ const TIMES = {
   requestTimeoutMs: [10_000, 100, 120_000],
   transactionTimeoutMs: [15_000, 1000, 900_000],
   openTimeoutMs: [10_000, 100, 120_000],
+  secretMaxAgeMs: [60_000, 100, 3_600_000],
   maxIdleMs: [60_000, 100, 3_600_000],
 } as const
 
@@ -115,6 +118,7 @@ export function readKafkaSettings(raw: unknown, where = 'kafka'): KafkaSinkSetti
     connectionTimeoutMs: time('connectionTimeoutMs'),
     authenticationTimeoutMs: time('authenticationTimeoutMs'),
     requestTimeoutMs: time('requestTimeoutMs'),
+    secretMaxAgeMs: time('secretMaxAgeMs'),
     transactionTimeoutMs: time('transactionTimeoutMs'),
     openTimeoutMs: time('openTimeoutMs'),
     maxIdleMs: time('maxIdleMs'),

@@ -115,7 +115,7 @@ async function repeat(
       return
     } catch (error) {
       // Cut short in a later try: what the one before met says more.
-      if (error instanceof Outage && error.code === 'deadline') throw last ?? error
+      if (error instanceof Outage && error.code === 'deadline') throw last instanceof Error ? last : error
       if (!mayPass(error) || task.clock.now() + wait >= task.deadline) throw error
       last = error
     }

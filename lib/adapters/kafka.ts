@@ -118,7 +118,8 @@ class KafkaSession implements SinkSession {
     // Until it has succeeded: a failed commit, or a second one beside it, leaves the outcome unknown.
     this.#usable = false
     try {
-      if (this.#clients.isStale(this.#used)) await this.#takeOverAgain(deadline)
+      if (this.#clients.isStale({ at: this.#used, user: this.#holder.user }))
+        await this.#takeOverAgain(deadline)
       const { group, source } = this.#place
       const { stored, offsets } = this.#stored.follow(group, source, position, secondsOf(this.#clock))
       await this.#holder.commit(messages, offsets, deadline)
@@ -136,7 +137,7 @@ class KafkaSession implements SinkSession {
     await this.#holder.end()
   }
 
-  /** After long idleness, such as a frozen Lambda's: on a new connection, where nobody has moved the position since. */
+  /** After long idleness, such as a frozen Lambda's, or as another user: where nobody has moved the position since. */
   async #takeOverAgain(deadline: number): Promise<void> {
     void this.#holder.end()
     const { holder, stored } = await Holder.takeOver(this.#clients, this.#place, deadline)

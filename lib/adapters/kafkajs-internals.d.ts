@@ -174,6 +174,10 @@ declare module 'kafkajs/src/broker/saslAuthenticator/index.js' {
       readonly host: string
       readonly port: number
       readonly connectionStatus: 'connected' | 'disconnecting' | 'disconnected'
+      /** As of `hrtime`; null until the first authentication after connecting. */
+      readonly authenticatedAt: readonly [number, number] | null
+      /** Of all connections, until one has its own. */
+      sasl: { readonly ofConnection?: () => object }
       readonly socket: { destroy(): unknown }
       disconnect(): Promise<unknown>
     }

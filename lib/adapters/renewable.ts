@@ -6,6 +6,8 @@ export interface Source<T> {
   current(deadline: number): Promise<T>
   /** After a refusal: whether there is another now. Never rejects. */
   isRenewed(refused: T, deadline: number): Promise<boolean>
+  /** The last value at once, looked at again meanwhile where it may have changed. Undefined: it does not change of itself. */
+  readonly glance?: (deadline: number) => T | undefined
 }
 
 export interface Copy<T> {
@@ -51,6 +53,11 @@ export class Renewable<T> implements Source<T> {
       if (copy === undefined || this.#clock.now() >= copy.goodUntil) throw error
       return copy.value
     }
+  }
+
+  readonly glance = (deadline: number): T | undefined => {
+    void this.current(deadline).catch(() => undefined)
+    return this.last
   }
 
   /** The last value, however old. */

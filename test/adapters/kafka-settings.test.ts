@@ -45,6 +45,7 @@ describe('settings of the Kafka sink', () => {
       connectionTimeoutMs: 3000,
       authenticationTimeoutMs: 5000,
       requestTimeoutMs: 10_000,
+      secretMaxAgeMs: 60_000,
       transactionTimeoutMs: 15_000,
       openTimeoutMs: 10_000,
       maxIdleMs: 60_000,

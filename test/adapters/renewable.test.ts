@@ -34,6 +34,24 @@ describe('what is read from elsewhere', () => {
     expect([await world.current(), world.reads]).toEqual(['b', 2])
   })
 
+  it('is told at once as it was last, and read again meanwhile where it is no longer fresh', async () => {
+    const world = new World()
+    const glance = (): string | undefined => world.kept.glance(world.now + 1000)
+    expect(glance()).toBeUndefined()
+    await world.current()
+    expect([glance(), world.reads]).toEqual(['a', 1])
+    world.now += 80_000
+    world.next = 'b'
+    expect([glance(), glance(), world.reads]).toEqual(['a', 'a', 2])
+    await world.current()
+    expect([glance(), world.reads]).toEqual(['b', 2])
+    world.now += 80_000
+    world.next = new Error('away')
+    expect(glance()).toBe('b')
+    await new Promise((resolve) => setImmediate(resolve))
+    expect([glance(), world.reads]).toEqual(['b', 3])
+  })
+
   it('serves on while no other can be had, until it is no good any more', async () => {
     const world = new World()
     await world.current()

@@ -31,7 +31,8 @@ export function signToken(
 }
 
 /**
- * MANY: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, and OAUTHBEARER by a JWKS, the principals as on the usual listener. MTLS:
+ * MANY: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, and OAUTHBEARER by a JWKS, the principals as on the usual listener. RENEWED:
+ * the usual one with sessions of a second, after which clients have to prove themselves anew. MTLS:
  * the principal is the certificate's common name. EXPIRED and ELSEWHERE show a certificate of that kind.
  */
 export async function everyMechanism(version: KafkaVersion, { folder, passwords }: Made): Promise<Listeners> {
@@ -64,6 +65,15 @@ export async function everyMechanism(version: KafkaVersion, { folder, passwords 
           `oauthbearer.sasl.oauthbearer.jwks.endpoint.url=file://${jwks}`,
           `oauthbearer.sasl.oauthbearer.expected.audience=${AUDIENCE}`,
           `oauthbearer.sasl.oauthbearer.expected.issuer=${ISSUER}`,
+        ],
+      },
+      // kafkajs proves itself anew 10 s before the end of a session.
+      RENEWED: {
+        protocol: 'SASL_SSL',
+        properties: [
+          'sasl.enabled.mechanisms=SCRAM-SHA-512',
+          `scram-sha-512.${scram}`,
+          'scram-sha-512.connections.max.reauth.ms=11000',
         ],
       },
       MTLS: {
