@@ -133,11 +133,14 @@ async function ingestSlice(
  */
 export function outageOf(error: unknown): Outage {
   if (error instanceof Outage) return error
-  const kind = error instanceof Error ? error.name : typeof error
+  const kind = error instanceof Error && KIND.test(error.name) ? error.name : typeof error
   return new Outage('unexpected', `an error that nobody expected (${kind}): see its cause, and report it`, {
     cause: error,
   })
 }
+
+/** What a class may be called: a name that somebody has set may be anything. */
+const KIND = /^[A-Za-z][A-Za-z0-9_]{0,63}$/
 
 /** The first record at or after an offset; the offset itself where there is none. */
 function firstFrom(slice: SourceSlice, next: bigint): bigint {
