@@ -331,7 +331,11 @@ function planScram(
     return { phase, rotatedAt: pointer.createdAt, dueAt, steps }
   }
   const isSet = pending === undefined && current.createdAt > pointer.createdAt
-  if (!isSet && pending === undefined && !isAsked && now < dueAt) return plan('current')
+  if (!isSet && pending === undefined) {
+    if (!isAsked && now < dueAt) return plan('current')
+    // Before any wait: so whoever comes after it knows that another was asked for.
+    return plan('due', { do: 'stage-password', secret, username, after: current.version })
+  }
   const freeAt = pointer.createdAt + releaseOf(waits)
   // Until then somebody may still log in as the idle user, with the password that he has.
   if (now < freeAt)
@@ -346,9 +350,7 @@ function planScram(
       { do: 'move-pointer', secret, version, from: pointer.version },
     )
   }
-  if (pending === undefined)
-    return plan('due', { do: 'stage-password', secret, username, after: current.version })
-  const { version } = pending
+  const { version } = pending ?? current
   const promote = { do: 'promote', secret, version, from: current.version } as const
   if (msk !== undefined) return plan('under-way', promote)
   return plan(
