@@ -52,6 +52,7 @@ export async function openClusterWorld(given: Given): Promise<World> {
     outputs,
     topicOf: (channel) => topicOf.get(channel),
     channelOf: (topic) => channelOf.get(topic),
+    reconnects: true,
     append: (messages) => appender.append(messages),
     producer: (iss) => producerOf(iss, settings, snapshot, keyServiceOf(iss)),
     keyServiceOf,

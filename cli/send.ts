@@ -4,13 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
-import type { SealedBatch, SealedMessage } from '../lib/client/sealer-options.ts'
 import { tokensOf } from '../lib/contract/shape.ts'
 import { partitionOf } from '../lib/envelope/partition.ts'
-import { ConfigError, type Fault } from '../lib/errors.ts'
-import type { Message } from '../lib/ports.ts'
+import { ConfigError, type Fault, Outage } from '../lib/errors.ts'
+import { Delivery } from './delivery.ts'
 import { BadLine, type Line, type LineDefaults, MAX_LINE_BYTES, readEvent, readLines } from './event-lines.ts'
-import { EXIT, printable, printFaults } from './io.ts'
+import { EXIT, fail, printable, printFaults } from './io.ts'
+import { OpenLines } from './open-lines.ts'
 import { Pace, type Paced, untilNextSecond } from './pace.ts'
 import { type Address, createPublishers } from './publishers.ts'
 import type { PlaceFlags } from './settings.ts'
@@ -45,7 +45,10 @@ Examples:
   sealgate send orders.ndjson --type com.example.order.placed.v1 --key /orderId
   jq -c .orders[] dump.json | sealgate send - --type com.example.order.placed.v1
 
-Exit status 1: some lines were no events; each is named, the rest was sent.`
+A cluster that does not answer is tried again for 30 s.
+
+Exit status 1: some lines were no events; each is named, the rest was sent. 3: something did not answer; it says how many
+were sent and of which lines that is not known.`
 
 /** Adds `send` to the program. */
 export function addSendCommand(program: Command, terminal: Terminal): void {
@@ -68,12 +71,16 @@ export function addSendCommand(program: Command, terminal: Terminal): void {
       await closing(await openWorld(terminal, options, true), async (world) => {
         const name = file === '-' ? 'standard input' : file
         const sending = new Sending(world, terminal, name, options, defaults)
+        let outage: Outage | undefined
         try {
           for await (const lines of readLines(input)) await sending.add(lines)
+        } catch (error) {
+          if (!(error instanceof Outage) || !sending.hasBegun) throw error
+          outage = error
         } finally {
           await sending.end()
         }
-        sending.report()
+        sending.report(outage)
       })
     })
 }
@@ -119,19 +126,6 @@ export function topicsOf({ topicOf }: World): (channel: string) => string {
   }
 }
 
-/** For `createSealer`: hands sealed messages over as they are. */
-export function deliverTo(world: Pick<World, 'append'>): (batch: SealedBatch) => Promise<unknown> {
-  return ({ topic, messages }) => world.append(messages.map((message) => recordOf(topic, message)))
-}
-
-/** A sealed message as a record of its topic. */
-export function recordOf(topic: string, { partition, key, value, headers }: SealedMessage): Message {
-  return {
-    ...{ topic, partition, key, value },
-    headers: Object.entries(headers).map(([name, text]) => ({ name, value: Buffer.from(text) })),
-  }
-}
-
 interface Addressed extends Paced {
   readonly line: number
   readonly event: EventInput
@@ -153,6 +147,9 @@ class Sending {
   readonly #unknownTypes = new Set<string>()
   readonly #waitingTypes = new Set<string>()
   readonly #faults: Fault[] = []
+  readonly #lines = new OpenLines()
+  readonly #delivery: Delivery
+  #hasBegun = false
   #sent = 0
   #skipped = 0
   #unknown = 0
@@ -165,11 +162,13 @@ class Sending {
     this.#name = name
     this.#options = options
     this.#defaults = defaults
+    this.#delivery = new Delivery(world, terminal)
     this.#address = createPublishers(world.contracts, options.as)
   }
 
   /** Resolves once the topics have taken what could be sealed of these lines, which the contracts' limits may delay. */
   async add(lines: readonly Line[]): Promise<void> {
+    for (const { number } of lines) this.#lines.add(number)
     let waiting: Addressed[] = []
     for (const line of lines) {
       const found = await this.#read(line)
@@ -177,8 +176,12 @@ class Sending {
     }
     while (waiting.length > 0) {
       const { going, staying } = this.#choose(waiting)
-      const groups = Map.groupBy(going, ({ iss, channel }) => JSON.stringify([iss, channel]))
-      await Promise.all(Array.from(groups.values(), (group) => this.#send(group)))
+      // A partition's events are taken together or not at all: so it is known which were.
+      const groups = Map.groupBy(going, ({ iss, channel, partition }) =>
+        JSON.stringify([iss, channel, partition]),
+      )
+      const ends = await Promise.allSettled(Array.from(groups.values(), (group) => this.#send(group)))
+      for (const end of ends) if (end.status === 'rejected') throw end.reason
       this.#pace.appended(this.#world.clock.now())
       this.#showProgress()
       waiting = staying
@@ -218,7 +221,13 @@ class Sending {
     await Promise.all(Array.from(this.#sealers.values(), (sealer) => sealer.close()))
   }
 
-  report(): void {
+  /** Whether anything may have been sent. */
+  get hasBegun(): boolean {
+    return this.#hasBegun
+  }
+
+  /** With what has cut it short, if anything has. */
+  report(outage?: Outage): void {
     const { json } = this.#options
     if (json)
       this.#terminal.write(
@@ -227,9 +236,14 @@ class Sending {
           skipped: this.#skipped,
           unknownType: this.#unknown,
           faults: this.#faults,
+          ...(outage && {
+            outage: { code: outage.code, reason: outage.message },
+            unsent: { lines: this.#lines.ranges(), after: this.#lines.last },
+          }),
         }),
       )
     else {
+      if (outage !== undefined) fail(this.#terminal, outage)
       const skipped = this.#skipped === 0 ? '' : `, ${count(this.#skipped, 'line')} skipped`
       const flag = placeFlags(this.#options)
       this.#terminal.write(`${count(this.#sent, 'event')} sent${skipped}.`)
@@ -238,7 +252,11 @@ class Sending {
           `${count(this.#unknown, 'event')} of unknown type: see sealgate quarantine list${flag}`,
         )
     }
-    this.#terminal.exit(this.#skipped === 0 ? EXIT.ok : EXIT.found)
+    if (outage !== undefined && !json)
+      this.#terminal.warn(
+        `Not known to be sent: ${this.#lines.text()}. No line after ${this.#lines.last} was read.`,
+      )
+    this.#terminal.exit(outage !== undefined ? EXIT.outage : this.#skipped === 0 ? EXIT.ok : EXIT.found)
   }
 
   async #read({ number, bytes }: Line): Promise<Addressed | undefined> {
@@ -277,16 +295,18 @@ class Sending {
     return asked
   }
 
-  /** Events of one publisher and channel. */
+  /** Events of one publisher, channel and partition. */
   async #send(events: readonly Addressed[]): Promise<void> {
     const [first] = events
     if (first === undefined) return
+    this.#hasBegun = true
     try {
       await this.#sealer(first.iss).send(
         first.channel,
         events.map(({ event }) => event),
       )
       this.#sent += events.length
+      for (const { line } of events) this.#lines.close(line)
       for (const event of events) if (!event.isKnown) this.#warnOfType(event)
     } catch (error) {
       if (!(error instanceof RefusedEvents)) throw error
@@ -313,7 +333,7 @@ class Sending {
       ...world.producer(iss),
       partitions: (topic) => world.records.partitions(topic),
       topicOf: topicsOf(world),
-      deliver: deliverTo(world),
+      deliver: (batch) => this.#delivery.deliver(batch),
       lifeSeconds: LIFE_SECONDS,
       ...(this.#options.check && { contracts: world.contracts }),
     })
@@ -341,6 +361,8 @@ class Sending {
   /** Counts one line, whatever the number of its faults. */
   #skip(faults: readonly Fault[]): void {
     this.#skipped++
+    const [{ line = 0 } = {}] = faults
+    this.#lines.close(line)
     printFaults(this.#terminal, faults)
     if (this.#faults.length < MAX_LISTED) this.#faults.push(...faults)
   }

@@ -48,6 +48,7 @@ export function stackWorld(stack: Stack): World {
     outputs,
     topicOf: known,
     channelOf: known,
+    reconnects: false,
     append: (messages) => log.append(messages),
     producer: (iss) => stack.producer(iss),
     keyServiceOf: (name) => stack.consumer(name).keyService,

@@ -37,6 +37,8 @@ export interface World extends Topics {
   /** Undefined for a channel that is neither. */
   readonly topicOf: (channel: string) => string | undefined
   readonly channelOf: (topic: string) => string | undefined
+  /** Whether what did not answer may answer the next `append`, by a new connection. */
+  readonly reconnects: boolean
   /** Appends outside any transaction, in order within a partition; where each came to stand. */
   append(messages: readonly Message[]): Promise<readonly Place[]>
   /** Throws `ConfigError` for an issuer whose keys are not here. */

@@ -2,7 +2,7 @@
  * What an attacker with access to the brokers, or a producer who lies, may try: each attack as real records on real
  * topics, made from records that the gate has admitted, or sealed with keys that are good for something else.
  */
-import { recordOf } from '../cli/send.ts'
+import { recordOf } from '../cli/delivery.ts'
 import type { World } from '../cli/world.ts'
 import type { SealerOptions } from '../lib/client/sealer-options.ts'
 import { generateKeyPair } from '../lib/envelope/crypto.ts'

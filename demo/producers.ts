@@ -4,7 +4,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pace, type Paced, untilNextSecond } from '../cli/pace.ts'
-import { recordOf, topicsOf } from '../cli/send.ts'
+import { recordOf } from '../cli/delivery.ts'
+import { topicsOf } from '../cli/send.ts'
 import type { World } from '../cli/world.ts'
 import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type Sealer, type SealerOptions } from '../lib/client/sealer.ts'

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { deliverTo } from '../cli/send.ts'
+import { deliverTo } from '../cli/delivery.ts'
 import { createIngest } from '../lib/admission/slice.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
 import type { SealerOptions } from '../lib/client/sealer-options.ts'

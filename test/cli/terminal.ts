@@ -10,7 +10,7 @@ export interface Ran {
 }
 
 export interface Around {
-  readonly input?: string | Uint8Array
+  readonly input?: string | Uint8Array | AsyncIterable<Uint8Array>
   readonly env?: Readonly<Record<string, string>>
   readonly stop?: AbortSignal
   readonly nowMs?: number
@@ -33,10 +33,16 @@ export async function sealgate(args: readonly string[], around: Around = {}): Pr
     exit: (code) => void (status = code),
     env: around.env ?? {},
     now: () => around.nowMs ?? Date.now(),
-    input: () => Readable.from(around.input === undefined ? [] : [Buffer.from(around.input)]),
+    input: () => inputOf(around.input),
     drained: () => Promise.resolve(),
     stopSignal: () => around.stop ?? AbortSignal.timeout(20_000),
   }
   await run(args, terminal)
   return { out: out.join('\n'), err: err.join('\n'), status }
+}
+
+/** As it is where it comes bit by bit: a stream would read ahead. */
+function inputOf(input: Around['input']): AsyncIterable<Uint8Array> {
+  if (typeof input === 'object' && Symbol.asyncIterator in input) return input
+  return Readable.from(input === undefined ? [] : [Buffer.from(input)])
 }
