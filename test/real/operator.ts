@@ -1,10 +1,9 @@
 /** An operator at a command line, with the gate's rights and keys, and Read on what the gate writes. */
-import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import kafkajs from 'kafkajs'
 import { openLocalSecrets } from '../../lib/local/secrets.ts'
-import { LOCAL_GATEWAY } from '../../lib/local/stack.ts'
 import { type Around, type Ran, sealgate } from '../cli/terminal.ts'
 import type { RealShop } from './shop.ts'
 import { named, right } from './stack/rights.ts'
@@ -42,16 +41,12 @@ export async function openOperator(real: RealShop): Promise<Operator> {
     await writeFile(join(folder, name), content, { mode: 0o600 })
     return name
   }
-  const text = await readFile(join(shop.folder, 'keys', 'principals.json'), 'utf8')
-  const { principals }: { principals: readonly { iss: string; jwk: unknown }[] } = JSON.parse(text)
-  const jwk = principals.find(({ iss }) => iss === LOCAL_GATEWAY)?.jwk
   const secrets = await openLocalSecrets(join(shop.folder, 'secrets'), stack.clock)
   const { value } = await secrets.read('pseudonyms', soon())
   await appendFile(
     settings,
     [
       `kekId: ${stack.gateParts().settings.outlet.kekId}`,
-      `signingKey: file:${await file('gate.jwk', JSON.stringify(jwk))}`,
       `pseudonyms: ${await file('pseudonyms.json', value)}`,
       '',
     ].join('\n'),

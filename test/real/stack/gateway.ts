@@ -8,7 +8,8 @@ import { readKafkaSettings, type KafkaSinkSettings } from '../../../lib/adapters
 import { createKafkaSource, type KafkaSource } from '../../../lib/adapters/kafka-source.ts'
 import { firstPosition } from '../../../lib/admission/position.ts'
 import type { IngestParts } from '../../../lib/admission/slice.ts'
-import { openStack } from '../../../lib/local/stack.ts'
+import { controlPlaceOf, firstControlPosition } from '../../../lib/audit/control-chain.ts'
+import { openStack, type Stack } from '../../../lib/local/stack.ts'
 import { SOFTWARE } from '../../../lib/runtime.ts'
 import { RealCluster, soon } from '../cluster.ts'
 import type { Principal } from './rights.ts'
@@ -20,6 +21,8 @@ export interface Gateway {
   readonly settingsFile: string
   /** The world of these settings: what commands work on. */
   readonly world: World
+  /** The pinned root, and where the signed directory is. */
+  readonly trust: Stack['directory']
   /** For `createIngest`: writes as the principal `gate`. */
   gateParts(): IngestParts
   /** For the poller: reads as the principal `poller`. */
@@ -61,6 +64,8 @@ export async function openGateway(
     for (const topic of sources.values())
       for (let partition = 0; partition < partitions; partition++)
         await sink.init({ topic, partition }, firstPosition(0n), soon())
+    const operator = createKafkaSink(settingsOf(connection, 'operator'), stack.clock)
+    await operator.init(controlPlaceOf(AUDIT), firstControlPosition(), soon()).finally(() => operator.close())
     const settingsFile = await writeCommandSettings(folder, {
       ...{ connection, principal: 'operator', stack, stackFolder, sources, outputs },
       ...{ auditTopic: AUDIT, quarantineTopic: QUARANTINE },
@@ -72,6 +77,7 @@ export async function openGateway(
     return {
       settingsFile,
       world,
+      trust: stack.directory,
       gateParts: () => {
         const parts = stack.gateParts()
         const { settings } = parts

@@ -48,6 +48,18 @@ export const readerRights = (who: 'consumer' | 'poller', topics: readonly Patter
   ...topics.map((topic) => right(who, RESOURCE.TOPIC, topic, OPERATION.READ)),
 ]
 
+/** What whoever changes keys needs to write the control chain (docs/kafka.md), beside Read on the audit topic. */
+export const controlRights = (who: Principal, deployment: string, auditTopic: Pattern): AclEntry[] => [
+  right(
+    who,
+    RESOURCE.TRANSACTIONAL_ID,
+    { ...auditTopic, name: `${deployment}.${auditTopic.name}` },
+    OPERATION.WRITE,
+  ),
+  right(who, RESOURCE.GROUP, prefixed(`${deployment}.shadow.`), OPERATION.READ),
+  right(who, RESOURCE.TOPIC, auditTopic, OPERATION.WRITE),
+]
+
 /** What the command line needs (docs/cli.md): to send, to read all that the gate writes, and to see the positions. */
 export const operatorRights = ({ deployment, sources, outputs }: GateTopics): AclEntry[] => [
   right('operator', RESOURCE.GROUP, prefixed(`${deployment}.shadow.`), OPERATION.READ),

@@ -32,6 +32,7 @@ export async function writeCommandSettings(folder: string, place: CommandPlace):
   const { principals }: { principals: readonly { iss: string; jwk: unknown }[] } = JSON.parse(text)
   const issuers = new Set(stack.contracts.all.flatMap(({ publish }) => [...publish.keys()]))
   const keys: string[] = []
+  const gate = principals.find(({ iss }) => iss === LOCAL_GATEWAY)
   for (const { iss, jwk } of principals)
     if (issuers.has(iss)) keys.push(`  ${iss}: file:${await file(`${iss}.jwk`, JSON.stringify(jwk))}`)
   const roots = stack.directory.roots.map(exportPublicJwk)
@@ -48,6 +49,7 @@ export async function writeCommandSettings(folder: string, place: CommandPlace):
     `directory: ${join(stackFolder, 'keys', 'directory.jws')}`,
     `roots: ${await file('roots.json', JSON.stringify(roots))}`,
     `rootKey: file:${join(stackFolder, 'keys', 'root.json')}`,
+    `signingKey: file:${await file('gate.jwk', JSON.stringify(gate?.jwk))}`,
     `keyService: local:${join(stackFolder, 'keys')}`,
     'signingKeys:',
     ...keys,

@@ -11,6 +11,7 @@ import { repairKafkajs } from '../../../lib/adapters/kafka-repairs.ts'
 import { Broker, classPathOf, freePorts, type KafkaVersion, runTool } from './broker.ts'
 import { makeAuthority } from './certificates.ts'
 import {
+  controlRights,
   gateRights,
   operatorRights,
   prefixed,
@@ -182,6 +183,7 @@ async function grantUsual(admin: Admin): Promise<void> {
       ...readerRights('consumer', outputs),
       ...readerRights('poller', sources),
       ...operatorRights({ deployment: DEPLOYMENT, sources, outputs }),
+      ...controlRights('operator', DEPLOYMENT, prefixed(`${DEPLOYMENT}.audit`)),
     ],
   })
 }
