@@ -11,6 +11,9 @@ const VENDORS = [
   '@smithy/*',
   '@platformatic/*',
   'aws-msk-iam-sasl-signer-js',
+  '@aws-lambda-powertools/*',
+  '@opentelemetry/*',
+  'prom-client',
 ]
 /** Frameworks: the shells' own affair. */
 const FRAMEWORKS = ['@middy/*', 'commander', 'aws-lambda']

@@ -16,7 +16,7 @@ const MARGIN_MS = 500
  */
 export function ingestHandler(
   open: () => Promise<Gate>,
-  telemetry?: Pick<LambdaTelemetry, 'invocation'>,
+  telemetry?: Pick<LambdaTelemetry, 'gateInvocation'>,
 ): IngestHandler {
   let opening: Promise<Gate> | undefined
   let opened: Gate | undefined
@@ -32,6 +32,8 @@ export function ingestHandler(
   return middy<unknown, PartialAnswer | undefined>().handler(async (event, context) => {
     const deadline = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS
     const work = async (): Promise<PartialAnswer | undefined> => (await gate()).handle(event, deadline)
-    return telemetry === undefined ? work() : telemetry.invocation(context, work, () => opened?.keyCounts())
+    return telemetry === undefined
+      ? work()
+      : telemetry.gateInvocation(context, work, () => opened?.keyCounts())
   })
 }

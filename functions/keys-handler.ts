@@ -1,6 +1,7 @@
 /** Answers requests for public keys: `GET /jwks.json` (also `/.well-known/jwks.json`) and `GET /keys/KID`. */
 import middy from '@middy/core'
-import type { APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
+import type { APIGatewayProxyStructuredResultV2, Context } from 'aws-lambda'
+import type { LambdaTelemetry } from '../lib/adapters/lambda-telemetry.ts'
 import { digest } from '../lib/envelope/crypto.ts'
 import { Outage } from '../lib/errors.ts'
 import type { Directory } from '../lib/keys/directory.ts'
@@ -17,9 +18,12 @@ const JWKS_PATHS: ReadonlySet<string> = new Set(['/jwks.json', '/.well-known/jwk
 const KEY_PATH = /^\/keys\/([^/]*)$/
 
 /** A handler on a directory that is opened at the first request and kept for the next. */
-export function keysHandler(open: () => Directory): KeysHandler {
+export function keysHandler(
+  open: () => Directory,
+  telemetry?: Pick<LambdaTelemetry, 'invocation' | 'failed'>,
+): KeysHandler {
   let directory: Directory | undefined
-  return middy<unknown, APIGatewayProxyStructuredResultV2>().handler(async (event, context) => {
+  const respond = async (event: unknown, context: Context): Promise<APIGatewayProxyStructuredResultV2> => {
     const request = requestOf(event)
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(405, { error: 'method not allowed' }, request, { Allow: 'GET, HEAD' })
@@ -35,10 +39,16 @@ export function keysHandler(open: () => Directory): KeysHandler {
       return answer(200, found, request, { 'Cache-Control': `public, max-age=${MAX_AGE}` })
     } catch (error) {
       if (!(error instanceof Outage)) throw error
+      telemetry?.failed(error)
       const wait = { 'Retry-After': '5', 'Cache-Control': 'no-store' }
       return answer(503, { error: 'the key directory cannot be read now' }, request, wait)
     }
-  })
+  }
+  return middy<unknown, APIGatewayProxyStructuredResultV2>().handler((event, context) =>
+    telemetry === undefined
+      ? respond(event, context)
+      : telemetry.invocation(context, () => respond(event, context)),
+  )
 }
 
 interface Request {

@@ -3,6 +3,7 @@
  * Its environment is read as the module is loaded: with faults it does not start.
  */
 import { openDocument } from '../lib/adapters/document-place.ts'
+import { lambdaTelemetry } from '../lib/adapters/lambda-telemetry.ts'
 import type { Directory } from '../lib/keys/directory.ts'
 import { createDirectory } from '../lib/keys/directory-reader.ts'
 import { readKeysSettings } from '../lib/settings.ts'
@@ -16,4 +17,7 @@ function openDirectory(): Directory {
   return createDirectory({ source, roots, clock })
 }
 
-export const handler: KeysHandler = keysHandler(openDirectory)
+export const handler: KeysHandler = keysHandler(
+  openDirectory,
+  lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'] ?? 'sealgate', clock),
+)

@@ -4,7 +4,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import middy from '@middy/core'
+import type { Context } from 'aws-lambda'
 import type { OpenedLifecycleLog } from '../lib/adapters/control-cluster.ts'
+import type { LambdaTelemetry } from '../lib/adapters/lambda-telemetry.ts'
 import { LifecycleAccount } from '../lib/audit/lifecycle.ts'
 import { Outage } from '../lib/errors.ts'
 import { planRotation, type RotationPolicy, type RotationStep } from '../lib/keys/rotation.ts'
@@ -37,8 +39,9 @@ const AUDIT_MS = 10_000
 export function rotateHandler(
   open: () => Rotations,
   openLog: () => OpenedLifecycleLog | undefined,
+  telemetry?: Pick<LambdaTelemetry, 'invocation' | 'rotations'>,
 ): RotateHandler {
-  return middy<unknown, RotationReport | undefined>().handler(async (event, context) => {
+  const rotate = async (event: unknown, context: Context): Promise<RotationReport | undefined> => {
     const left = context.getRemainingTimeInMillis() - MARGIN_MS
     const end = Date.now() + left
     const asked = secretStepOf(event)
@@ -46,7 +49,13 @@ export function rotateHandler(
     const opened = openLog()
     const deadline = opened === undefined ? end : end - Math.min(AUDIT_MS, Math.floor(left / 4))
     const account = new LifecycleAccount(opened?.log, `Function:${context.functionName}`)
-    const run: Run = { rotations, account, ports: account.on(await rotations.ports(deadline)), deadline }
+    const run: Run = {
+      telemetry,
+      rotations,
+      account,
+      ports: account.on(await rotations.ports(deadline)),
+      deadline,
+    }
     try {
       const [work] = await Promise.allSettled([asked === undefined ? rotateAll(run) : takeStep(asked, run)])
       const [told] = await Promise.allSettled([account.flush(end)])
@@ -56,11 +65,17 @@ export function rotateHandler(
     } finally {
       await opened?.close()
     }
-  })
+  }
+  return middy<unknown, RotationReport | undefined>().handler((event, context) =>
+    telemetry === undefined
+      ? rotate(event, context)
+      : telemetry.invocation(context, () => rotate(event, context)),
+  )
 }
 
 /** What an invocation works with. */
 interface Run {
+  readonly telemetry: Pick<LambdaTelemetry, 'rotations'> | undefined
   readonly rotations: Rotations
   readonly account: LifecycleAccount
   readonly ports: RotationPorts
@@ -75,7 +90,7 @@ function notAudited(cause: unknown, work: PromiseSettledResult<unknown>): Outage
 }
 
 /** Each for itself; rejects at the end, with all that failed, so that the invocation counts as failed and is alarmed. */
-async function rotateAll({ rotations, account, ports, deadline }: Run): Promise<RotationReport> {
+async function rotateAll({ telemetry, rotations, account, ports, deadline }: Run): Promise<RotationReport> {
   const done: { name: string; step: RotationStep['do'] }[] = []
   const failed: unknown[] = []
   for (const policy of rotations.policies) {
@@ -92,6 +107,7 @@ async function rotateAll({ rotations, account, ports, deadline }: Run): Promise<
     }
   }
   const rows = await Promise.all(rotations.policies.map((policy) => rotationRow(policy, ports, deadline)))
+  telemetry?.rotations(rows, done)
   if (failed.length === 0) return { done, rows }
   const reasons = failed.map((error) => (error instanceof Error ? error.message : 'unknown')).join('; ')
   throw new Outage('unexpected', `${failed.length} of ${rows.length} rotations failed: ${reasons}`, {

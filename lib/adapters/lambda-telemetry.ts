@@ -18,15 +18,16 @@ export type LambdaContext = Parameters<Logger['addContext']>[0]
 
 export interface LambdaTelemetry {
   readonly observer: Observer
-  /**
-   * Does an invocation's work: what is logged meanwhile bears its id, and at its end, however it ends, what was counted
-   * is written and what was traced is sent.
-   */
-  invocation<T>(
+  /** Does an invocation's work: what is logged meanwhile bears its id, and what was traced is sent before it ends. */
+  invocation<T>(context: LambdaContext, work: () => Promise<T>): Promise<T>
+  /** The same for the gate: at the end, however it ends, what was counted is written too. */
+  gateInvocation<T>(
     context: LambdaContext,
     work: () => Promise<T>,
-    keyCounts?: () => GateKeyCounts | undefined,
+    keyCounts: () => GateKeyCounts | undefined,
   ): Promise<T>
+  /** An invocation that found no answer, and says so to whoever asked. */
+  failed(outage: Outage): void
   /** What a run of the rotations did, and what is due. */
   rotations(
     rows: readonly RotationRow[],
@@ -97,25 +98,45 @@ export function lambdaTelemetry(service: string, clock: Clock): LambdaTelemetry 
       metrics.singleMetric().addDimension('code', code).addMetric(name, MetricUnit.Count, value)
   }
 
+  const failed = (outage: Outage): void => logger.error('invocation failed', outageFields(outage))
+
+  const invocation = async <T>(context: LambdaContext, work: () => Promise<T>): Promise<T> => {
+    logger.addContext(context)
+    try {
+      return await work()
+    } finally {
+      await flushTraces(FLUSH_MS)
+    }
+  }
+
   return {
     observer,
-    invocation: async (context, work, keyCounts) => {
-      logger.addContext(context)
-      try {
-        return await work()
-      } catch (error) {
-        // A slice's stop has been told; what else ends an invocation has not.
-        if (counted.outages.size === 0) {
-          const outage = outageOf(error)
-          counted.stopped(outage.code)
-          logger.error('invocation failed', outageFields(outage))
+    invocation: (context, work) =>
+      invocation(context, async () => {
+        try {
+          return await work()
+        } catch (error) {
+          failed(outageOf(error))
+          throw error
         }
-        throw error
-      } finally {
-        write(keyCounts?.())
-        await flushTraces(FLUSH_MS)
-      }
-    },
+      }),
+    gateInvocation: (context, work, keyCounts) =>
+      invocation(context, async () => {
+        try {
+          return await work()
+        } catch (error) {
+          // A slice's stop has been told; what else ends an invocation has not.
+          if (counted.outages.size === 0) {
+            const outage = outageOf(error)
+            counted.stopped(outage.code)
+            failed(outage)
+          }
+          throw error
+        } finally {
+          write(keyCounts())
+        }
+      }),
+    failed,
     rotations: (rows, done) => {
       for (const { name, step } of done) logger.info('rotation step', { rotation: name, step })
       const late = rows.filter(({ overdue }) => overdue)

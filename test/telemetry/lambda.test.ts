@@ -6,6 +6,8 @@ import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-ho
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { ingestHandler } from '../../functions/ingest-handler.ts'
+import { keysHandler } from '../../functions/keys-handler.ts'
+import { rotateHandler } from '../../functions/rotate-handler.ts'
 import { type LambdaTelemetry, lambdaTelemetry } from '../../lib/adapters/lambda-telemetry.ts'
 import { toMskEvent } from '../../lib/adapters/msk-event.ts'
 import { tracedKeyService, tracedSink, tracingObserver } from '../../lib/adapters/tracing.ts'
@@ -13,8 +15,11 @@ import { observers } from '../../lib/admission/observer.ts'
 import { createIngest, type IngestParts } from '../../lib/admission/slice.ts'
 import { Outage } from '../../lib/errors.ts'
 import { createDataKeys } from '../../lib/keys/data-keys.ts'
+import { createDirectory } from '../../lib/keys/directory-reader.ts'
+import type { RotationPorts } from '../../lib/keys/rotation-steps.ts'
 import { shieldKeyService } from '../../lib/keys/key-service-shield.ts'
 import { invokeOnce } from '../../lib/local/invocation.ts'
+import { localStagedSecrets, openLocalSecrets } from '../../lib/local/secrets.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate } from '../../lib/runtime.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
@@ -29,6 +34,9 @@ const CONTEXT = {
   ...{ functionName: 'ingest', functionVersion: '1', tenantId: undefined },
 }
 const MONITORING = readFileSync(join(import.meta.dirname, '../../docs/monitoring/README.md'), 'utf8')
+
+const away = () => Promise.reject(new Outage('directory-unavailable', 'it is away'))
+const signer = { kid: Buffer.alloc(32), alg: -19, sign: away }
 
 let shop: Shop
 let written: string
@@ -195,9 +203,13 @@ describe('metrics of the ingest function', () => {
 
   it('hold the time of each slice, of more than CloudWatch takes in a line too', async () => {
     const slice = { topic: 'orders', partition: 0, records: [] }
-    await telemetry.invocation(CONTEXT, async () => {
-      for (let n = 0; n < 250; n++) await telemetry.observer.slice(slice, () => Promise.resolve(undefined))
-    })
+    await telemetry.gateInvocation(
+      CONTEXT,
+      async () => {
+        for (let n = 0; n < 250; n++) await telemetry.observer.slice(slice, () => Promise.resolve(undefined))
+      },
+      () => undefined,
+    )
     expect(metrics()['slice.duration']).toHaveLength(250)
     expect(metrics()['slices.outage']).toEqual([0])
     for (const line of lines())
@@ -276,6 +288,44 @@ describe('metrics of the rotating function', () => {
       { level: 'WARN', message: 'rotation overdue', rotation: 'b', dueAt: '2026-11-01T00:00:00Z' },
     ])
     expect(written).not.toContain('canary')
+  })
+})
+
+describe('what the other functions tell', () => {
+  it('is of the rotating one what is overdue, also where a rotation cannot be looked at', async () => {
+    const store = { read: away, find: away, write: away }
+    const ports: RotationPorts = {
+      ...{ clock, secrets: localStagedSecrets(await openLocalSecrets(shop.folder, clock), clock) },
+      directory: { store, roots: shop.stack.directory.roots, root: signer, clock },
+    }
+    const waits = { directoryGrace: 1, secretHold: 1, eventLife: 1, margin: 1, retention: 1 }
+    const policies = [{ rotation: { kind: 'directory', name: 'directory' }, waits } as const]
+    const handler = rotateHandler(
+      () => ({ policies, view: ports, ports: () => Promise.resolve(ports) }),
+      () => undefined,
+      telemetry,
+    )
+    await expect(invokeOnce(handler, {}, { timeoutMs: 20_000, functionName: 'rotate' })).rejects.toThrow()
+    expect(metrics()).toEqual({ 'rotation.overdue': [1] })
+    expect(logs()).toMatchObject([
+      { message: 'rotation overdue', rotation: 'directory', function_name: 'rotate' },
+      { message: 'invocation failed', code: 'unexpected' },
+    ])
+  })
+
+  it('is of that of public keys why it has no answer', async () => {
+    const source = { read: away }
+    const handler = keysHandler(
+      () => createDirectory({ source, roots: shop.stack.directory.roots, clock }),
+      telemetry,
+    )
+    const request = { rawPath: '/jwks.json', requestContext: { http: { method: 'GET' } }, headers: {} }
+    const answer = await invokeOnce(handler, request, { timeoutMs: 20_000, functionName: 'keys' })
+    expect(answer).toMatchObject({ statusCode: 503 })
+    expect(logs()).toMatchObject([
+      { message: 'invocation failed', code: 'directory-unavailable', function_name: 'keys' },
+    ])
+    expect(metrics()).toEqual({})
   })
 })
 
