@@ -42,6 +42,11 @@ export interface LocalKeys {
   enrol(principals: readonly LocalEnrolment[]): Promise<void>
   /** Throws `TypeError` for an issuer that was not enrolled. */
   signer(iss: string): Signer
+  /**
+   * The same for one who sends. Throws `ConfigError` where the directory, as it was when this was opened, lets that key sign
+   * no more: the gate would refuse all of it.
+   */
+  producerSigner(iss: string): Signer
   /** The private key that it was enrolled with. */
   privateJwk(iss: string): PrivateJwk
   /** The same for the KEK that it seals under. */
@@ -109,6 +114,8 @@ class FolderKeys implements LocalKeys {
   readonly directoryPath: string
   readonly #parts: Parts
   readonly #store: DocumentStore
+  /** As it was read, or published here. */
+  #document: DirectoryDocument | undefined
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -145,6 +152,20 @@ class FolderKeys implements LocalKeys {
     return localSigner(this.#principal(iss).privateKey)
   }
 
+  producerSigner(iss: string): Signer {
+    const signer = this.signer(iss)
+    const kid = Buffer.from(signer.kid).toString('base64url')
+    const row = this.#document?.signingKeys.find((entry) => entry.kid === kid)
+    const now = this.#parts.clock.now() / 1000
+    if (row?.state === 'active' && now >= row.notBefore && now <= row.notAfter) return signer
+    const why =
+      row === undefined ? 'gone from' : row.state === 'active' ? 'out of its time in' : `${row.state} in`
+    const what = `The key that this stack made for it is ${why} the key directory: the gate refuses what it signs.`
+    const fix =
+      'Let it sign again (sealgate keys resume), or begin another stack: this one sends with its own keys alone.'
+    throw new ConfigError([{ where: iss, what, fix }])
+  }
+
   privateJwk(iss: string): PrivateJwk {
     return exportPrivateJwk(this.#principal(iss).privateKey)
   }
@@ -167,6 +188,7 @@ class FolderKeys implements LocalKeys {
     const before = found && parseDirectory(found.bytes, this.roots).document
     const now = Math.floor(this.#parts.clock.now() / 1000)
     const lasts = before !== undefined && before.expiresAt - now > DIRECTORY_LIFE_SECONDS / 2
+    this.#document = before
     if (made.length === 0 && lasts) return 'written'
     const document: DirectoryDocument = {
       directory: 'sealgate/1',
@@ -192,6 +214,7 @@ class FolderKeys implements LocalKeys {
       keks: [...(before?.keks ?? []), ...made.map(({ iss, kek }) => ({ ...kek, iss: [iss] }))],
     }
     const bytes = await sealDirectory(document, localSigner(this.#parts.root), deadline)
+    this.#document = document
     return this.#store.write(bytes, found?.etag, deadline)
   }
 }

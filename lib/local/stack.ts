@@ -87,7 +87,7 @@ export interface Stack {
   readonly outputs: readonly string[]
   /** The gate on this stack, for `createIngest`. */
   gateParts(): IngestParts
-  /** Throws `TypeError` for an issuer that no contract names. */
+  /** Throws `TypeError` for an issuer that no contract names, `ConfigError` for one whose key may sign no more. */
   producer(iss: string): LocalProducer
   consumer(name: string): LocalConsumer
   /** The pinned root and the signed directory: what verifying an audit trusts. */
@@ -277,7 +277,7 @@ function stackOf(log: Log, world: World, software: string): Stack {
     producer: (iss) => ({
       iss,
       audience: LOCAL_GATEWAY,
-      signer: keys.signer(iss),
+      signer: keys.producerSigner(iss),
       kek: keys.kek(iss),
       keyService: world.keyServiceOf(iss),
     }),

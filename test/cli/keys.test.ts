@@ -323,6 +323,21 @@ describe('on an embedded stack that another process runs', () => {
     expect(expiresAt - issuedAt).toBe(30 * 86_400)
   })
 
+  it('nothing is sent with a key that the gate would refuse, and it is said why', async () => {
+    const { kid } = stack.producer('fulfilment').signer
+    const kidText = Buffer.from(kid).toString('base64url')
+    const event = '{"orderId":"A-1","fulfilledAt":"2026-11-22T10:00:00Z","items":2}\n'
+    const type = 'com.example.order.fulfilled.v1'
+    const send = (): Promise<Ran> =>
+      sealgate(['send', '-', '--type', type, '--folder', stackFolder], { input: event })
+    expect((await send()).out).toContain('1 event sent.')
+    const revoke = ['keys', 'revoke', '--compromised-at', 'unknown', '--leaving', 'fulfilment']
+    expect((await sealgate([...revoke, '--folder', stackFolder, '--', kidText])).status).toBe(0)
+    const { out, err, status } = await send()
+    expect([status, out]).toEqual([1, expect.stringContaining('0 events sent, 1 line skipped.')])
+    expect(err).toContain('The key that this stack made for it is compromised in the key directory')
+  })
+
   it('says where there is none', async () => {
     const { err, status } = await sealgate(['keys', 'list', '--folder', join(stackFolder, 'none')])
     expect([status, err]).toEqual([
