@@ -91,7 +91,7 @@ export const BROKER_SETTINGS: readonly string[] = [
 const KAFKA_NAMES = [
   ...['BROKERS', 'INSECURE_PLAINTEXT', ...KAFKA_TEXTS, ...KAFKA_SSL, ...KAFKA_SASL, ...KAFKA_TIMES],
 ].map((name) => `${KAFKA}_${name}`)
-const ALWAYS = ['SEALGATE_FAILURE_MODE']
+const ALWAYS = ['SEALGATE_FAILURE_MODE', 'SEALGATE_MAPPING_ANSWERS']
 const LOCAL = ['SEALGATE_LOCAL', ...ALWAYS]
 const TRUST = ['SEALGATE_DIRECTORY', 'SEALGATE_DIRECTORY_CA', 'SEALGATE_ROOTS']
 const CLUSTER = [
@@ -153,8 +153,24 @@ export function readSettings(environment: Environment): Settings {
       `"${mode}" is no failure mode.`,
       'Set throw (the default) or partial, and the event source mapping alike.',
     )
+  checkMapping(answerMode, reader, environment)
   if (faults.length > 0 || answerMode === undefined) throw new ConfigError(faults)
   return { ...settings, answerMode }
+}
+
+/**
+ * The mapping's FunctionResponseTypes as the deployment tells them, by the switch that sets both: an answer for each
+ * partition reads as success where the mapping expects none, and what was not decided would be lost.
+ */
+function checkMapping(mode: AnswerMode | undefined, reader: Reader, environment: Environment): void {
+  const name = 'SEALGATE_MAPPING_ANSWERS'
+  const answers = reader.optional(name)
+  const needed = mode === 'partial' ? 'ReportBatchItemFailures' : 'none'
+  const isOnLambda = (environment['AWS_LAMBDA_FUNCTION_NAME'] ?? '') !== ''
+  if (mode === undefined || answers === needed) return
+  if (answers === undefined && (mode === 'throw' || !isOnLambda)) return
+  const what = `The failure mode is ${mode}, and the event source mapping is not said to be for it.`
+  reader.fault(name, what, `Deploy both by failureMode (docs/deploy.md): ${needed} belongs to ${mode}.`)
 }
 
 /** How to reach a cluster and whose positions they are, of the same environment. Throws `ConfigError` with every fault. */

@@ -1,0 +1,118 @@
+/** A whole deployment: what both tools' templates have besides their functions. */
+import {
+  arnOf,
+  failureMode,
+  functionPlans,
+  type FunctionName,
+  type FunctionPlan,
+  IDS,
+  rightsId,
+  secretArn,
+} from './functions.ts'
+import { createdKeks, kekArns } from './keks.ts'
+import { networkOf } from './network.ts'
+import { pollerGroup, rightsOf } from './rights.ts'
+import type { Stage } from './stage.ts'
+import { storesOf } from './stores.ts'
+import { idPart, ref, type Resources, type Value, type Values } from './template.ts'
+import { deadLetterArn, watchOf } from './watch.ts'
+
+export interface Deployment {
+  readonly stage: Stage
+  readonly functions: readonly FunctionPlan[]
+  readonly resources: Resources
+  readonly outputs: Values
+}
+
+/**
+ * @param outputs the topics that the gate writes to (`outputTopics`)
+ * @param functionId the logical ids that a tool gives functions
+ */
+export function deploymentOf(
+  stage: Stage,
+  outputs: readonly string[],
+  functionId: (name: FunctionName) => string,
+): Deployment {
+  return {
+    stage,
+    functions: functionPlans(stage),
+    resources: {
+      ...rightsOf(stage, outputs),
+      ...createdKeks(stage),
+      ...storesOf(stage),
+      ...networkOf(stage),
+      ...mappings(stage, functionId('ingest')),
+      ...deadLetters(functionId('rotate')),
+      ...watchOf(stage),
+    },
+    outputs: outputValues(stage),
+  }
+}
+
+/**
+ * One mapping a topic, which is all that Lambda takes. Nothing is dropped: no limit of retries or age, and no destination,
+ * since with one Lambda gives up after ten retries. Those two and the answers' form are settings of provisioned pollers;
+ * without them retries have no end anyway, and records no age.
+ */
+function mappings(stage: Stage, functionId: string): Resources {
+  const { pollers } = stage
+  const endless = { MaximumRetryAttempts: -1, MaximumRecordAgeInSeconds: -1 }
+  const provisioned = pollers && {
+    ProvisionedPollerConfig: { MinimumPollers: pollers.minimum, MaximumPollers: pollers.maximum },
+    ...endless,
+  }
+  return Object.fromEntries(
+    Object.keys(stage.channels).map((topic) => [
+      `${idPart(topic)}Mapping`,
+      {
+        Type: 'AWS::Lambda::EventSourceMapping',
+        DependsOn: [rightsId('ingest')],
+        Properties: {
+          FunctionName: ref(functionId),
+          EventSourceArn: stage.cluster.arn,
+          Topics: [topic],
+          AmazonManagedKafkaEventSourceConfig: { ConsumerGroupId: pollerGroup(stage, topic) },
+          // What the gate has decided already it passes over; what it has not must never be left out.
+          StartingPosition: 'TRIM_HORIZON',
+          Enabled: stage.isEnabled,
+          BatchSize: stage.batchSize,
+          MaximumBatchingWindowInSeconds: stage.batchWindowSeconds,
+          ...access(stage),
+          ...provisioned,
+          ...failureMode(stage).mapping,
+        },
+      },
+    ]),
+  )
+}
+
+/** As whom the poller logs in: with IAM, as the function's role. */
+function access({ cluster: { authentication, secret } }: Stage): Values {
+  if (secret === undefined) return {}
+  const type = authentication === 'scram' ? 'SASL_SCRAM_512_AUTH' : 'CLIENT_CERTIFICATE_TLS_AUTH'
+  return { SourceAccessConfigurations: [{ Type: type, URI: secretArn(secret) }] }
+}
+
+/** An hour's run that failed, and again twice, is kept; of the stream nothing is ever given up. */
+const deadLetters = (functionId: string): Resources => ({
+  RotateFailures: {
+    Type: 'AWS::Lambda::EventInvokeConfig',
+    DependsOn: [rightsId('rotate')],
+    Properties: {
+      FunctionName: ref(functionId),
+      Qualifier: '$LATEST',
+      MaximumRetryAttempts: 2,
+      MaximumEventAgeInSeconds: 3600,
+      DestinationConfig: { OnFailure: { Destination: deadLetterArn } },
+    },
+  },
+})
+
+function outputValues(stage: Stage): Values {
+  const values: Readonly<Record<string, Value>> = {
+    ...kekArns(stage),
+    [IDS.signingKey]: arnOf(stage.signingKey, IDS.signingKey),
+    ...(stage.cluster.secret === undefined ? {} : { [IDS.kafkaSecret]: secretArn(stage.cluster.secret) }),
+  }
+  return Object.fromEntries(Object.entries(values).map(([id, Value]) => [`${id}Arn`, { Value }]))
+}

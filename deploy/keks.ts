@@ -1,0 +1,126 @@
+/** Keys under which events lie, and who may do what with them: by the encryption context, in the keys' own policies. */
+import { arnOf, IDS, roleId } from './functions.ts'
+import { CREATE, type Given, type Stage } from './stage.ts'
+import {
+  allow,
+  attribute,
+  idPart,
+  policyDocument,
+  RETAINED,
+  type Resources,
+  type Statement,
+  type Value,
+  type Values,
+} from './template.ts'
+
+export const producerKekId = (producer: string): string => `${idPart(producer)}Kek`
+
+/** What a data key is bound to (sealed-event.md §4); a context with any other name in it is none of ours. */
+const CONTEXT_NAMES = ['sealgate:aud', 'sealgate:iss', 'sealgate:type', 'sealgate:v'] as const
+
+/** Whoever seals makes data keys in its own name alone. */
+export const generateRight = (key: Value, iss: string): Statement =>
+  allow(['kms:GenerateDataKey'], key, context({ iss }))
+
+/** Whoever opens unwraps what is meant for it alone. */
+export const decryptRight = (key: Value, scope: { readonly iss: string; readonly aud: string }): Statement =>
+  allow(['kms:Decrypt'], key, context(scope))
+
+function context(scope: { readonly iss: string; readonly aud?: string }): Values {
+  const { iss, aud } = scope
+  return {
+    StringEquals: {
+      'kms:EncryptionContext:sealgate:iss': iss,
+      ...(aud === undefined ? {} : { 'kms:EncryptionContext:sealgate:aud': aud }),
+    },
+    'ForAllValues:StringEquals': { 'kms:EncryptionContextKeys': CONTEXT_NAMES },
+  }
+}
+
+/** A KEK, whose owner seals under it, and who its readers are. */
+interface Kek {
+  readonly id: string
+  readonly given: Given
+  readonly description: string
+  readonly statements: readonly Statement[]
+}
+
+function keksOf(stage: Stage): readonly Kek[] {
+  const { gateway, producers, consumers } = stage
+  const gate = attribute(roleId('ingest'), 'Arn')
+  const by = (role: Value, statement: Statement): Statement => ({ ...statement, Principal: { AWS: role } })
+  return [
+    {
+      id: IDS.gatewayKek,
+      given: stage.kek.key,
+      description: `sealgate ${stage.name}: what ${gateway} gives out`,
+      statements: [
+        by(gate, generateRight('*', gateway)),
+        ...Object.entries(consumers).map(([aud, { role }]) =>
+          by(role, decryptRight('*', { iss: gateway, aud })),
+        ),
+      ],
+    },
+    ...Object.entries(producers).map(([iss, { role, kek }]) => ({
+      id: producerKekId(iss),
+      given: kek,
+      description: `sealgate ${stage.name}: what ${iss} sends`,
+      statements: [by(role, generateRight('*', iss)), by(gate, decryptRight('*', { iss, aud: gateway }))],
+    })),
+  ]
+}
+
+/** The KEKs that the stack makes. */
+export const createdKeks = (stage: Stage): Resources =>
+  Object.fromEntries(
+    keksOf(stage)
+      .filter(({ given }) => given === CREATE)
+      .map(({ id, description, statements }) => [
+        id,
+        {
+          Type: 'AWS::KMS::Key',
+          ...RETAINED,
+          Properties: {
+            Description: description,
+            EnableKeyRotation: true,
+            PendingWindowInDays: 30,
+            KeyPolicy: policyDocument([administration(stage), ...statements]),
+          },
+        },
+      ]),
+  )
+
+/** What belongs into the policies of keys that are there already, by their ARNs: to be put there by hand. */
+export const givenKeks = (stage: Stage): Values =>
+  Object.fromEntries(
+    keksOf(stage)
+      .filter(({ given }) => given !== CREATE)
+      .map(({ given, statements }) => [given, policyDocument(statements)]),
+  )
+
+/**
+ * What the account's administrators may do with a key: all but use it, and but grant its use. With `kms:*`, as AWS's
+ * default key policy has it, any IAM policy of the account could let somebody decrypt.
+ */
+export function administration(stage: Stage): Statement {
+  const verbs = [
+    ...['kms:CancelKeyDeletion', 'kms:CreateAlias', 'kms:DeleteAlias', 'kms:DescribeKey', 'kms:DisableKey'],
+    ...['kms:DisableKeyRotation', 'kms:EnableKey', 'kms:EnableKeyRotation', 'kms:GetKeyPolicy'],
+    ...['kms:GetKeyRotationStatus', 'kms:GetPublicKey', 'kms:ListGrants', 'kms:ListKeyPolicies'],
+    ...['kms:ListKeyRotations', 'kms:ListResourceTags', 'kms:PutKeyPolicy', 'kms:RevokeGrant'],
+    ...['kms:RotateKeyOnDemand', 'kms:ScheduleKeyDeletion', 'kms:TagResource', 'kms:UntagResource'],
+    ...['kms:UpdateAlias', 'kms:UpdateKeyDescription'],
+  ]
+  return { ...allow(verbs, '*'), Principal: { AWS: `arn:aws:iam::${stage.account}:root` } }
+}
+
+/** Every KEK's ARN by the name of who seals under it, for the outputs. */
+export const kekArns = (stage: Stage): Readonly<Record<string, Value>> => ({
+  [IDS.gatewayKek]: arnOf(stage.kek.key, IDS.gatewayKek),
+  ...Object.fromEntries(
+    Object.entries(stage.producers).map(([iss, { kek }]) => [
+      producerKekId(iss),
+      arnOf(kek, producerKekId(iss)),
+    ]),
+  ),
+})

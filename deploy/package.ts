@@ -1,0 +1,196 @@
+/** Packages of a stage: reads its parameters, refuses what does not fit, and writes all that the two tools deploy. */
+import { createWriteStream } from 'node:fs'
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import { stringify } from 'yaml'
+import { ZipFile } from 'yazl'
+import { buildBundle } from '../lib/contract/bundle.ts'
+import { checkContracts } from '../lib/contract/load.ts'
+import { ConfigError, type Fault } from '../lib/errors.ts'
+import { readRotationSettings } from '../lib/rotation-runtime.ts'
+import { readKeysSettings, readSettings } from '../lib/settings.ts'
+import { bundleFunction } from '../scripts/bundle.ts'
+import { deploymentOf } from './deployment.ts'
+import {
+  CA_FILE,
+  CONTRACTS_FILE,
+  functionPlans,
+  type FunctionName,
+  type FunctionPlan,
+  ROOTS_FILE,
+  ROTATION_FILE,
+} from './functions.ts'
+import { givenKeks } from './keks.ts'
+import { outputTopics } from './rights.ts'
+import { samFunctionId, samTemplate } from './sam.ts'
+import { oslsFunctionId, serverlessValues } from './serverless.ts'
+import { readStage, type Stage } from './stage.ts'
+import type { Value } from './template.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+export const STAGES = join(ROOT, 'deploy', 'stages')
+export const BUILD = join(ROOT, 'build', 'deploy')
+
+export interface Packaged {
+  readonly stage: Stage
+  readonly folder: string
+  /** Bytes of each function's code, before it is zipped. */
+  readonly codeBytes: ReadonlyMap<FunctionName, number>
+}
+
+/** The names of the stages in deploy/stages. */
+export async function stageNames(): Promise<readonly string[]> {
+  const files = await readdir(STAGES)
+  return files.filter((file) => file.endsWith('.yml')).map((file) => file.slice(0, -'.yml'.length))
+}
+
+/** Writes build/deploy/STAGE, whole, or throws `ConfigError` with every fault and leaves none. */
+export async function packageStage(name: string, bundles: Bundles): Promise<Packaged> {
+  const folder = join(BUILD, name)
+  await rm(folder, { recursive: true, force: true })
+  const { stage, contracts } = await readParts(join(STAGES, `${name}.yml`))
+  try {
+    const codeBytes = new Map<FunctionName, number>()
+    for (const plan of functionPlans(stage)) {
+      const files = join(folder, plan.name)
+      await addFiles(plan.name, stage, contracts, files)
+      checkSettings(plan, stage, files)
+      codeBytes.set(plan.name, await bundles.copy(plan.name, files))
+      await zip(files, join(folder, `${plan.name}.zip`))
+      await rm(files, { recursive: true })
+    }
+    await writeTemplates(stage, outputTopics(contracts, stage), folder)
+    return { stage, folder, codeBytes }
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** The functions' code, bundled once for all stages. */
+export class Bundles {
+  readonly #sizes = new Map<FunctionName, number>()
+
+  async copy(name: FunctionName, folder: string): Promise<number> {
+    const code = join(BUILD, '.code', name)
+    let size = this.#sizes.get(name)
+    if (size === undefined) {
+      await rm(code, { recursive: true, force: true })
+      size = await bundleFunction(name, code, join(BUILD, 'maps', name))
+      this.#sizes.set(name, size)
+    }
+    for (const file of await readdir(code)) await copyFile(join(code, file), join(folder, file))
+    return size
+  }
+}
+
+/** Every text in quotes: SAM reads YAML 1.1, where a policy's version is a date. */
+const QUOTED = { defaultStringType: 'QUOTE_SINGLE', defaultKeyType: 'PLAIN', singleQuote: true } as const
+
+/** The SAM template of a stage, as text. */
+export function samText(stage: Stage, outputs: readonly string[], packages: string): string {
+  const head = `# The deployment of the stage ${stage.name} for AWS SAM, made by npm run package from deploy/: not to be edited.\n`
+  const template = samTemplate(deploymentOf(stage, outputs, samFunctionId), packages)
+  return head + stringify(template, { ...QUOTED, lineWidth: 0, aliasDuplicateObjects: false })
+}
+
+/** A stage's parameters, and the bundle of its contracts; everything that is wrong with either. */
+export async function readParts(path: string): Promise<{ stage: Stage; contracts: Uint8Array }> {
+  const text = await readFile(path, 'utf8').catch(() => {
+    const fix = 'Name a file of deploy/stages, without .yml.'
+    throw new ConfigError([{ where: path, what: 'There is no such stage.', fix }])
+  })
+  const stage = readStage(text, path)
+  const names = (await readdir(stage.contracts).catch(() => []))
+    .filter((file) => /\.ya?ml$/.test(file))
+    .sort()
+  const sources = await Promise.all(
+    names.map(async (file) => ({ file, text: await readFile(join(stage.contracts, file), 'utf8') })),
+  )
+  const { files, faults } = checkContracts(sources)
+  if (names.length === 0)
+    throw new ConfigError([
+      { where: stage.contracts, what: 'There are no contracts.', fix: 'Correct contracts.' },
+    ])
+  if (faults.length > 0) throw new ConfigError(faults)
+  return { stage, contracts: buildBundle(files) }
+}
+
+async function addFiles(
+  name: FunctionName,
+  stage: Stage,
+  contracts: Uint8Array,
+  folder: string,
+): Promise<void> {
+  await mkdir(folder, { recursive: true })
+  const copies: (readonly [string, string, string])[] = [['roots', stage.roots, ROOTS_FILE]]
+  if (name !== 'keys' && stage.cluster.ca !== undefined)
+    copies.push(['cluster.ca', stage.cluster.ca, CA_FILE])
+  if (name === 'ingest') await writeFile(join(folder, CONTRACTS_FILE), contracts)
+  if (name === 'rotate') {
+    copies.push(['rotation', stage.rotation, ROTATION_FILE])
+    const beside = dirname(stage.rotation)
+    for (const { file } of stage.rotations)
+      if (file !== undefined)
+        copies.push(['rotation', resolve(beside, file), relative(beside, resolve(beside, file))])
+  }
+  const faults: Fault[] = []
+  for (const [where, from, to] of copies) {
+    const fault = (what: string): void =>
+      void faults.push({
+        where: `${stage.name}: ${where}`,
+        what,
+        fix: 'Name a file that is there, beside its policy.',
+      })
+    if (to.startsWith('..') || isAbsolute(to)) fault(`${from} lies elsewhere.`)
+    else {
+      await mkdir(dirname(join(folder, to)), { recursive: true })
+      await copyFile(from, join(folder, to)).catch(() => fault(`${from} cannot be read.`))
+    }
+  }
+  if (faults.length > 0) throw new ConfigError(faults)
+}
+
+/** What the function would say at its start, said now: by its own reader, of its own files. */
+function checkSettings({ name, environment, functionName }: FunctionPlan, stage: Stage, files: string): void {
+  const told = Object.entries(environment).map(
+    ([key, value]) => [key, settingOf(value, stage, files)] as const,
+  )
+  const seen = { ...Object.fromEntries(told), AWS_LAMBDA_FUNCTION_NAME: functionName }
+  if (name === 'ingest') readSettings(seen)
+  else if (name === 'keys') readKeysSettings(seen)
+  else readRotationSettings(seen)
+}
+
+const FILES = [CONTRACTS_FILE, ROOTS_FILE, ROTATION_FILE, CA_FILE]
+
+/** What is known only when it is deployed is stood in for. */
+function settingOf(value: Value, { region, account }: Stage, files: string): string {
+  if (typeof value === 'string') return FILES.includes(value) ? join(files, value) : value
+  return JSON.stringify(value).includes('GetAtt')
+    ? `arn:aws:kms:${region}:${account}:key/00000000-0000-0000-0000-000000000000`
+    : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_created-AbCdEf`
+}
+
+async function writeTemplates(stage: Stage, outputs: readonly string[], folder: string): Promise<void> {
+  const packages = `${relative(ROOT, folder)}/`
+  const values = serverlessValues(deploymentOf(stage, outputs, oslsFunctionId), packages)
+  await writeFile(join(folder, 'serverless.json'), JSON.stringify(values, null, 1))
+  await writeFile(join(folder, 'template.yaml'), samText(stage, outputs, ''))
+  await writeFile(join(folder, 'key-policies.json'), `${JSON.stringify(givenKeks(stage), null, 2)}\n`)
+}
+
+/** The same files give the same bytes, on every day and in every time zone. */
+async function zip(folder: string, file: string): Promise<void> {
+  const archive = new ZipFile()
+  const options = { mtime: new Date(2000, 0, 1), mode: 0o100_644, forceDosTimestamp: true }
+  const names = await readdir(folder, { recursive: true, withFileTypes: true })
+  for (const path of names
+    .filter((one) => one.isFile())
+    .map((one) => join(one.parentPath, one.name))
+    .sort())
+    archive.addFile(path, relative(folder, path), options)
+  archive.end()
+  await pipeline(archive.outputStream, createWriteStream(file))
+}

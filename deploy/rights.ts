@@ -1,0 +1,256 @@
+/** What each function may do: one role each, by name wherever AWS takes one. */
+import { ConfigError } from '../lib/errors.ts'
+import { loadBundle } from '../lib/contract/bundle.ts'
+import { secretsOf } from '../lib/keys/rotation-policy.ts'
+import {
+  arnOf,
+  directoryPlace,
+  functionArn,
+  functionNameOf,
+  type FunctionName,
+  FUNCTIONS,
+  IDS,
+  rightsId,
+  roleId,
+  secretArn,
+} from './functions.ts'
+import { decryptRight, generateRight, producerKekId } from './keks.ts'
+import type { Stage } from './stage.ts'
+import {
+  allow,
+  policyDocument,
+  ref,
+  type Resource,
+  type Resources,
+  type Statement,
+  type Value,
+} from './template.ts'
+import { deadLetterArn } from './watch.ts'
+
+/** For network interfaces AWS documents no narrower resource; the function's own code is denied them again, below. */
+export const NETWORK_ACTIONS = [
+  'ec2:AssignPrivateIpAddresses',
+  'ec2:CreateNetworkInterface',
+  'ec2:DeleteNetworkInterface',
+  'ec2:DescribeNetworkInterfaces',
+  'ec2:DescribeSecurityGroups',
+  'ec2:DescribeSubnets',
+  'ec2:DescribeVpcs',
+  'ec2:UnassignPrivateIpAddresses',
+] as const
+
+/** Roles and their policies. Policies stand apart, since keys name the roles and policies name the keys. */
+export function rightsOf(stage: Stage, outputs: readonly string[]): Resources {
+  const statements: Readonly<Record<FunctionName, readonly Statement[]>> = {
+    ingest: [...inVpc(stage, 'ingest'), ...polling(stage), ...gating(stage, outputs)],
+    rotate: [...inVpc(stage, 'rotate'), ...rotating(stage)],
+    keys: directoryRights(stage, 'read'),
+  }
+  return Object.fromEntries(
+    FUNCTIONS.flatMap((name): [string, Resource][] => [
+      [
+        roleId(name),
+        {
+          Type: 'AWS::IAM::Role',
+          Properties: {
+            Description: `sealgate ${stage.name}: the function ${name}`,
+            AssumeRolePolicyDocument: {
+              Version: '2012-10-17',
+              Statement: [
+                { Effect: 'Allow', Principal: { Service: 'lambda.amazonaws.com' }, Action: 'sts:AssumeRole' },
+              ],
+            },
+          },
+        },
+      ],
+      [
+        rightsId(name),
+        {
+          Type: 'AWS::IAM::Policy',
+          Properties: {
+            PolicyName: functionNameOf(stage, name),
+            Roles: [ref(roleId(name))],
+            PolicyDocument: policyDocument([...logging(stage, name), ...statements[name]]),
+          },
+        },
+      ],
+    ]),
+  )
+}
+
+/** The output topics of a bundle, as the gate names them. Throws `ConfigError`. */
+export function outputTopics(bundle: Uint8Array, stage: Stage): readonly string[] {
+  const channels = loadBundle(bundle).all.flatMap(({ routes }) => routes.map(({ channel }) => channel))
+  if (channels.length === 0)
+    throw new ConfigError([{ where: stage.contracts, what: 'No contract has a route.', fix: 'Add one.' }])
+  return [...new Set(channels.map((channel) => stage.topics[channel] ?? channel))].sort()
+}
+
+function logging(stage: Stage, name: FunctionName): readonly Statement[] {
+  const group = `arn:aws:logs:${stage.region}:${stage.account}:log-group:/aws/lambda/${functionNameOf(stage, name)}`
+  return [allow(['logs:CreateLogStream', 'logs:PutLogEvents'], `${group}:*`)]
+}
+
+/** Lambda itself and its pollers need these of the role; code that was taken over must not have them. */
+function inVpc(stage: Stage, name: FunctionName): readonly Statement[] {
+  const denied: Statement = {
+    Effect: 'Deny',
+    Action: NETWORK_ACTIONS,
+    Resource: '*',
+    Condition: { ArnEquals: { 'lambda:SourceFunctionArn': functionArn(stage, name) } },
+  }
+  return [allow(NETWORK_ACTIONS, '*'), denied]
+}
+
+/** What the event source mapping does as the function's role. */
+function polling(stage: Stage): readonly Statement[] {
+  const { arn, authentication } = stage.cluster
+  const found = allow(['kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], arn)
+  if (authentication !== 'iam') return [found]
+  const topics = Object.keys(stage.channels)
+  return [
+    found,
+    allow(['kafka-cluster:Connect', 'kafka-cluster:DescribeClusterDynamicConfiguration'], arn),
+    allow(['kafka-cluster:DescribeTopic', 'kafka-cluster:ReadData'], within(arn, 'topic', topics)),
+    allow(
+      ['kafka-cluster:AlterGroup', 'kafka-cluster:DescribeGroup'],
+      within(
+        arn,
+        'group',
+        topics.map((topic) => pollerGroup(stage, topic)),
+      ),
+    ),
+  ]
+}
+
+/** The consumer group of a topic's poller: its offsets say what Lambda has handed over, and decide nothing. */
+export const pollerGroup = (stage: Stage, topic: string): string => `${stage.deployment}.lambda.${topic}`
+
+function gating(stage: Stage, outputs: readonly string[]): readonly Statement[] {
+  const { gateway, producers } = stage
+  return [
+    ...loginRights(stage),
+    ...kafkaWriting(stage, [...outputs, stage.auditTopic, stage.quarantineTopic]),
+    ...directoryRights(stage, 'read'),
+    ...signingRights(stage),
+    ...(stage.pseudonyms === undefined ? [] : secretRights(stage, [stage.pseudonyms])),
+    ...Object.entries(producers).map(([producer, { kek }]) =>
+      decryptRight(arnOf(kek, producerKekId(producer)), { iss: producer, aud: gateway }),
+    ),
+    generateRight(arnOf(stage.kek.key, IDS.gatewayKek), gateway),
+  ]
+}
+
+/** MSK's own names of what a transactional producer does (docs/kafka.md). */
+function kafkaWriting({ cluster, deployment }: Stage, topics: readonly string[]): readonly Statement[] {
+  if (cluster.authentication !== 'iam') return []
+  return [
+    allow(['kafka-cluster:Connect', 'kafka-cluster:WriteDataIdempotently'], cluster.arn),
+    allow(
+      ['kafka-cluster:AlterTransactionalId', 'kafka-cluster:DescribeTransactionalId'],
+      within(cluster.arn, 'transactional-id', [`${deployment}.*`]),
+    ),
+    allow(
+      ['kafka-cluster:AlterGroup', 'kafka-cluster:DescribeGroup'],
+      within(cluster.arn, 'group', [`${deployment}.shadow.*`]),
+    ),
+    allow(['kafka-cluster:DescribeTopic', 'kafka-cluster:WriteData'], within(cluster.arn, 'topic', topics)),
+  ]
+}
+
+/** `arn:…:cluster/NAME/UUID` → `arn:…:topic/NAME/UUID/TOPIC`. */
+const within = (cluster: string, kind: string, names: readonly string[]): readonly string[] =>
+  names.map((name) => `${cluster.replace(':cluster/', `:${kind}/`)}/${name}`)
+
+function loginRights(stage: Stage): readonly Statement[] {
+  const { secret } = stage.cluster
+  return secret === undefined ? [] : secretRights(stage, [secretArn(secret)])
+}
+
+function secretRights(stage: Stage, secrets: readonly Value[]): readonly Statement[] {
+  return [
+    allow(['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'], secrets),
+    viaSecretsManager(stage, ['kms:Decrypt']),
+  ]
+}
+
+const viaSecretsManager = (stage: Stage, actions: readonly string[]): Statement =>
+  allow(actions, arnOf(stage.secretsKey, IDS.secretsKey), {
+    StringEquals: { 'kms:ViaService': `secretsmanager.${stage.region}.amazonaws.com` },
+  })
+
+const isSecret = (arn: string): boolean => arn.includes(':secretsmanager:')
+
+function signingRights(stage: Stage): readonly Statement[] {
+  if (isSecret(stage.signingKey)) return secretRights(stage, [stage.signingKey])
+  return [allow(['kms:Sign'], arnOf(stage.signingKey, IDS.signingKey))]
+}
+
+function directoryRights(stage: Stage, how: 'read' | 'write'): readonly Statement[] {
+  const place = directoryPlace(stage)
+  if (!place.startsWith('s3://')) {
+    const write = allow(['secretsmanager:PutSecretValue'], place)
+    const more = [write, viaSecretsManager(stage, ['kms:GenerateDataKey'])]
+    return [...secretRights(stage, [place]), ...(how === 'write' ? more : [])]
+  }
+  const object = place.slice('s3://'.length)
+  const slash = object.indexOf('/')
+  return [
+    allow(how === 'write' ? ['s3:GetObject', 's3:PutObject'] : ['s3:GetObject'], `arn:aws:s3:::${object}`),
+    // Tells "not there" from "not allowed".
+    allow(['s3:ListBucket'], `arn:aws:s3:::${object.slice(0, slash)}`, {
+      StringEquals: { 's3:prefix': object.slice(slash + 1) },
+    }),
+  ]
+}
+
+/** What its policy has it rotate, and nothing else. */
+function rotating(stage: Stage): readonly Statement[] {
+  const rotations = stage.rotations.map(({ rotation }) => rotation)
+  const secrets = [...new Set(rotations.flatMap(secretsOf))]
+  const keys = rotations.flatMap((one) => (one.kind === 'kms-key' ? [one.key] : []))
+  const clusters = rotations.flatMap((one) => (one.kind === 'scram' && one.msk ? [one.msk] : []))
+  return [
+    allow(['kms:GetPublicKey', 'kms:Sign'], stage.rootKey),
+    ...directoryRights(stage, 'write'),
+    ...loginRights(stage),
+    ...(stage.lifecycleAudit === 'none'
+      ? []
+      : [...signingRights(stage), ...kafkaWriting(stage, [stage.auditTopic])]),
+    ...(secrets.length === 0
+      ? []
+      : [
+          allow(
+            [
+              ...['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'],
+              ...['secretsmanager:PutSecretValue', 'secretsmanager:UpdateSecretVersionStage'],
+            ],
+            secrets,
+          ),
+          viaSecretsManager(stage, ['kms:Decrypt', 'kms:GenerateDataKey']),
+        ]),
+    ...(keys.length === 0
+      ? []
+      : [
+          allow(
+            [
+              ...['kms:EnableKeyRotation', 'kms:GetKeyRotationStatus'],
+              ...['kms:ListKeyRotations', 'kms:RotateKeyOnDemand'],
+            ],
+            keys,
+          ),
+        ]),
+    allow(['sqs:SendMessage'], deadLetterArn),
+    ...(clusters.length === 0 ? [] : mskUserRights(stage, [...new Set(clusters)])),
+  ]
+}
+
+function mskUserRights(stage: Stage, clusters: readonly string[]): readonly Statement[] {
+  return [
+    allow(['kafka:BatchAssociateScramSecret', 'kafka:ListScramSecrets'], clusters),
+    // MSK reads the secret by a grant on its key that whoever associates it makes.
+    allow(['kms:CreateGrant', 'kms:RetireGrant'], arnOf(stage.secretsKey, IDS.secretsKey), {
+      Bool: { 'kms:GrantIsForAWSResource': 'true' },
+    }),
+  ]
+}

@@ -1,0 +1,60 @@
+/**
+ * `npm run package [-- STAGE…]`: packages stages of deploy/stages (all, where none is named), offline: bundles and zips in
+ * build/deploy/STAGE, SAM's template beside them, what osls deploys in serverless/; the example's as template.yaml too.
+ */
+import { spawnSync } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { outputTopics } from '../deploy/rights.ts'
+import { BUILD, Bundles, packageStage, readParts, samText, stageNames, STAGES } from '../deploy/package.ts'
+import { ConfigError, describeFault } from '../lib/errors.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+/** As Lambda's own limit for quick starts would have it; the rest is the Node.js runtime's. */
+const MAX_INGEST_BYTES = 2_000_000
+
+/** What stands in the repository as template.yaml, for the stage `example`. */
+export async function exampleTemplate(): Promise<string> {
+  const { stage, contracts } = await readParts(join(STAGES, 'example.yml'))
+  return samText(stage, outputTopics(contracts, stage), 'build/deploy/example/')
+}
+
+/** Where osls's deployment of a stage lies: for osls deploy --package. */
+export const compiledFolder = (stage: string): string => join(BUILD, stage, 'serverless')
+
+/** Compiles serverless.yml for a packaged stage. */
+export function compileServerless(stage: string): void {
+  const osls = join(createRequire(import.meta.url).resolve('osls/package.json'), '../bin/serverless.js')
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [osls, 'package', '--stage', stage, '--package', compiledFolder(stage)],
+    // Nothing is asked of AWS; credentials that happen to be there are none of its business.
+    { cwd: ROOT, encoding: 'utf8', env: { PATH: process.env['PATH'], HOME: process.env['HOME'], CI: '1' } },
+  )
+  if (status !== 0) throw new Error(`osls package --stage ${stage}:\n${`${stdout}${stderr}`.slice(0, 4000)}`)
+}
+
+async function main(asked: readonly string[]): Promise<void> {
+  const stages = asked.length === 0 ? await stageNames() : asked
+  const bundles = new Bundles()
+  const faults: string[] = []
+  for (const name of stages) {
+    try {
+      const { codeBytes } = await packageStage(name, bundles)
+      compileServerless(name)
+      const sizes = [...codeBytes].map(([one, bytes]) => `${one} ${(bytes / 1e6).toFixed(2)} MB`)
+      process.stdout.write(`${name}: ${sizes.join(', ')}; build/deploy/${name}\n`)
+      if ((codeBytes.get('ingest') ?? 0) > MAX_INGEST_BYTES) faults.push('ingest is larger than 2 MB')
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      faults.push(...error.faults.map(describeFault))
+    }
+  }
+  if (stages.includes('example') && faults.length === 0)
+    await writeFile(join(ROOT, 'template.yaml'), await exampleTemplate())
+  for (const fault of faults) process.stderr.write(`${fault}\n`)
+  if (faults.length > 0) process.exitCode = 2
+}
+
+if (import.meta.main) await main(process.argv.slice(2))
