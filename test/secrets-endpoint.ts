@@ -1,5 +1,5 @@
 /** A Secrets Manager endpoint on 127.0.0.1, for the AWS SDK of the code under test. */
-import { createServer } from 'node:http'
+import { type AwsAnswer, awsError, serveAws } from './aws-endpoint.ts'
 
 export interface SecretsEndpoint {
   /** ARNs that were read, in order. */
@@ -12,43 +12,42 @@ export interface SecretsEndpoint {
 
 /** Points this process's environment at it, credentials included. */
 export async function startSecretsEndpoint(): Promise<SecretsEndpoint> {
-  const secrets = new Map<string, { readonly body: object; readonly status: number }>()
+  const secrets = new Map<string, AwsAnswer>()
   const read: string[] = []
   let version = 0
-  const server = createServer((request, response) => {
-    const parts: Buffer[] = []
-    request.on('data', (part: Buffer) => parts.push(part))
-    request.on('end', () => {
-      const arn = String(JSON.parse(Buffer.concat(parts).toString()).SecretId)
-      const isRead = request.headers['x-amz-target'] === 'secretsmanager.GetSecretValue'
-      if (isRead) read.push(arn)
-      const found = isRead ? secrets.get(arn) : undefined
-      const { status, body } = found ?? { status: 400, body: { __type: 'ResourceNotFoundException' } }
-      response.writeHead(status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(body))
-    })
+  const { end } = await serveSecretsManager((action, { SecretId: id }) => {
+    const arn = String(id)
+    if (action === 'GetSecretValue') read.push(arn)
+    const found = action === 'GetSecretValue' ? secrets.get(arn) : undefined
+    return found ?? awsError('ResourceNotFoundException')
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  const port = address !== null && typeof address === 'object' ? address.port : 0
+  return {
+    ...{ read, end },
+    set: (arn, secret) => {
+      const answer: AwsAnswer =
+        'value' in secret
+          ? [200, { ARN: arn, Name: 'n', SecretString: secret.value, VersionId: `v${++version}` }]
+          : awsError(secret.error)
+      secrets.set(arn, answer)
+    },
+  }
+}
+
+/** The same with other answers. */
+export async function serveSecretsManager(
+  answer: Parameters<typeof serveAws>[0],
+): Promise<Pick<SecretsEndpoint, 'end'>> {
+  const { url, end } = await serveAws(answer)
   const restore = setEnvironment({
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: `http://127.0.0.1:${port}`,
+    AWS_ENDPOINT_URL_SECRETS_MANAGER: url,
     AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',
     AWS_SECRET_ACCESS_KEY: 'planted-aws-secret',
     AWS_REGION: 'eu-west-1',
   })
   return {
-    read,
-    set: (arn, secret) => {
-      const body =
-        'value' in secret
-          ? { ARN: arn, Name: 'n', SecretString: secret.value, VersionId: `v${++version}` }
-          : { __type: secret.error, message: 'planted-message' }
-      secrets.set(arn, { body, status: 'value' in secret ? 200 : 400 })
-    },
     end: async () => {
       restore()
-      server.closeAllConnections()
-      await new Promise((resolve) => server.close(resolve))
+      await end()
     },
   }
 }

@@ -1,7 +1,7 @@
 /** A Secrets Manager endpoint with stages on 127.0.0.1, for the AWS SDK of the code under test. */
 import { randomUUID } from 'node:crypto'
-import { createServer } from 'node:http'
-import { setEnvironment } from './secrets-endpoint.ts'
+import { type AwsAnswer, awsError } from './aws-endpoint.ts'
+import { serveSecretsManager } from './secrets-endpoint.ts'
 
 export interface StagedSecretsEndpoint {
   /** Gives a secret its first value. */
@@ -18,11 +18,7 @@ interface Secret {
   readonly labels: Map<string, string>
 }
 
-type Answer = readonly [status: number, body: object]
-
-const refuse = (name: string): Answer => [400, { __type: name, message: 'planted-message' }]
-
-function answer(secret: Secret, action: string, asked: Readonly<Record<string, unknown>>): Answer {
+function answer(secret: Secret, action: string, asked: Readonly<Record<string, unknown>>): AwsAnswer {
   const { versions, labels } = secret
   const label = (stage: string, version: string): void => {
     const before = labels.get(stage)
@@ -34,7 +30,7 @@ function answer(secret: Secret, action: string, asked: Readonly<Record<string, u
       const { VersionStage: stage = 'AWSCURRENT' } = asked
       const version = labels.get(String(stage))
       const found = versions.get(version ?? '')
-      if (found === undefined) return refuse('ResourceNotFoundException')
+      if (found === undefined) return awsError('ResourceNotFoundException')
       return [200, { VersionId: version, SecretString: found.value, CreatedDate: found.created / 1000 }]
     }
     case 'PutSecretValue': {
@@ -42,8 +38,8 @@ function answer(secret: Secret, action: string, asked: Readonly<Record<string, u
       const value = String(asked['SecretString'])
       const known = versions.get(version)
       if (version.length < 32 || version.length > 64 || Buffer.byteLength(value) > 65_536)
-        return refuse('InvalidParameterException')
-      if (known !== undefined && known.value !== value) return refuse('ResourceExistsException')
+        return awsError('InvalidParameterException')
+      if (known !== undefined && known.value !== value) return awsError('ResourceExistsException')
       if (known === undefined) {
         versions.set(version, { value, created: Date.now() })
         const stages: unknown = asked['VersionStages'] ?? ['AWSCURRENT']
@@ -63,38 +59,21 @@ function answer(secret: Secret, action: string, asked: Readonly<Record<string, u
     case 'UpdateSecretVersionStage': {
       const { VersionStage: stage, MoveToVersionId: to, RemoveFromVersionId: from } = asked
       if (!versions.has(String(to)) || labels.get(String(stage)) !== from)
-        return refuse('InvalidParameterException')
+        return awsError('InvalidParameterException')
       label(String(stage), String(to))
       return [200, {}]
     }
     default:
-      return refuse('UnknownOperationException')
+      return awsError('UnknownOperationException')
   }
 }
 
 /** Points this process's environment at it, credentials included. */
 export async function startStagedSecrets(): Promise<StagedSecretsEndpoint> {
   const secrets = new Map<string, Secret>()
-  const server = createServer((request, response) => {
-    const parts: Buffer[] = []
-    request.on('data', (part: Buffer) => parts.push(part))
-    request.on('end', () => {
-      const asked: Record<string, unknown> = JSON.parse(Buffer.concat(parts).toString())
-      const secret = secrets.get(String(asked['SecretId']))
-      const action = String(request.headers['x-amz-target']).replace('secretsmanager.', '')
-      const [status, body] =
-        secret === undefined ? refuse('ResourceNotFoundException') : answer(secret, action, asked)
-      response.writeHead(status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(body))
-    })
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  const port = address !== null && typeof address === 'object' ? address.port : 0
-  const restore = setEnvironment({
-    AWS_ENDPOINT_URL_SECRETS_MANAGER: `http://127.0.0.1:${port}`,
-    AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',
-    AWS_SECRET_ACCESS_KEY: 'planted-aws-secret',
-    AWS_REGION: 'eu-west-1',
+  const { end } = await serveSecretsManager((action, asked) => {
+    const secret = secrets.get(String(asked['SecretId']))
+    return secret === undefined ? awsError('ResourceNotFoundException') : answer(secret, action, asked)
   })
   return {
     put: (arn, value) => {
@@ -103,10 +82,6 @@ export async function startStagedSecrets(): Promise<StagedSecretsEndpoint> {
       secrets.set(arn, { versions, labels: new Map([['AWSCURRENT', version]]) })
     },
     unlabel: (arn, stage) => void secrets.get(arn)?.labels.delete(stage),
-    end: async () => {
-      restore()
-      server.closeAllConnections()
-      await new Promise((resolve) => server.close(resolve))
-    },
+    end,
   }
 }
