@@ -8,14 +8,15 @@ import { CborError, CborReader, CborWriter, MAJOR } from '../cbor.ts'
 import { Outage, Rejection } from '../errors.ts'
 import type { Claims } from '../envelope/format.ts'
 import {
-  DATA_KEY_HASH_BYTES,
-  dataKeyKey,
-  ISSUER_HASH_BYTES,
-  issuerKey,
-  SESSION_HASH_BYTES,
-  sessionKey,
-  typeKey,
-} from './short-names.ts'
+  affords,
+  type DataKeysSeen,
+  knownBytes,
+  minuteOf,
+  NO_DATA_KEYS,
+  parseKnown,
+  withKey,
+} from './data-key-budget.ts'
+import { ISSUER_HASH_BYTES, issuerKey, SESSION_HASH_BYTES, sessionKey, typeKey } from './short-names.ts'
 import { ALL_SEEN, isSeen, isTooOld, marked, type Window } from './window.ts'
 
 /** Settable bounds of step 9. */
@@ -51,24 +52,9 @@ interface Issuer {
   readonly dataKeys: DataKeysSeen
 }
 
-/** So that a key is new to a partition once, whichever process it comes to next. */
-interface DataKeysSeen {
-  readonly minute: number
-  /** What asking for them has cost in that minute. */
-  readonly spent: number
-  /** Hashes of those let through, the latest last: a help that may be forgotten, and never in the way of a session. */
-  readonly known: ReadonlySet<string>
-}
-
-const NO_DATA_KEYS: DataKeysSeen = { minute: 0, spent: 0, known: new Set() }
-
 const newIssuer = (): Issuer => ({ windows: new Map(), rates: new Map(), dataKeys: NO_DATA_KEYS })
 
 const FORMAT_VERSION = 2
-/** Per issuer: beyond it the one that came first is forgotten. */
-const MAX_KNOWN_DATA_KEYS = 128
-/** One asked for again, by a process that does not have it at hand, costs 1: free, it would be a way around the budget. */
-const NEW_KEY_COST = 16
 /** Upper bounds of what each costs in `encode`; of data keys, whatever room there is. */
 const BASE_BYTES = 48
 const ISSUER_BYTES = 36
@@ -126,13 +112,10 @@ export class ReplayState {
         `the issuer has sent ${event.perSecond} events of this type in this second`,
         true,
       )
-    const budget = this.#limits.newDataKeysPerMinute * NEW_KEY_COST
-    if (event.askedKey !== undefined && spentInMinute(issuer, t) + keyCost(issuer, event.askedKey) > budget)
-      return refuse(
-        'over-limit',
-        `the issuer has named ${this.#limits.newDataKeysPerMinute} new data keys in this minute`,
-        true,
-      )
+    const { newDataKeysPerMinute: most } = this.#limits
+    const { dataKeys = NO_DATA_KEYS } = issuer ?? {}
+    if (event.askedKey !== undefined && !affords(dataKeys, event.askedKey, t, most))
+      return refuse('over-limit', `the issuer has named ${most} new data keys in this minute`, true)
     return OK
   }
 
@@ -146,7 +129,8 @@ export class ReplayState {
     const name = issuerKey(event.claims.iss)
     let issuer = this.#issuerOf(event, t) ?? newIssuer()
     if (ruling.rejection === undefined) {
-      if (event.askedKey !== undefined) issuer = { ...issuer, dataKeys: withKey(issuer, event.askedKey, t) }
+      if (event.askedKey !== undefined)
+        issuer = { ...issuer, dataKeys: withKey(issuer.dataKeys, event.askedKey, t) }
       if (event.perSecond !== undefined)
         issuer.rates.set(typeKey(event.type), this.#rate(issuer, event, t) + 1)
     }
@@ -217,7 +201,7 @@ export class ReplayState {
     writer.integer(this.time)
     writer.head(MAJOR.array, this.#issuers.size)
     for (const [name, issuer] of this.#issuers) {
-      const known = latest(issuer.dataKeys.known, Math.floor(room / DATA_KEY_HASH_BYTES))
+      const known = knownBytes(issuer.dataKeys, room)
       room -= known.length
       writer.head(MAJOR.array, 6)
       writer.byteString(Buffer.from(name, 'latin1'))
@@ -311,35 +295,6 @@ function refuse(code: 'replayed' | 'over-limit', reason: string, marks: boolean)
   return { rejection: new Rejection(code, reason), marks }
 }
 
-const minuteOf = (t: number): number => Math.floor(t / 60)
-
-function spentInMinute(issuer: Issuer | undefined, t: number): number {
-  return issuer?.dataKeys.minute === minuteOf(t) ? issuer.dataKeys.spent : 0
-}
-
-const keyCost = (issuer: Issuer | undefined, askedKey: string): number =>
-  issuer?.dataKeys.known.has(dataKeyKey(askedKey)) === true ? 1 : NEW_KEY_COST
-
-/** Once this key has been let through: it is the latest, and paid for. */
-function withKey(issuer: Issuer, askedKey: string, t: number): DataKeysSeen {
-  const spent = spentInMinute(issuer, t) + keyCost(issuer, askedKey)
-  const known = new Set(issuer.dataKeys.known)
-  const name = dataKeyKey(askedKey)
-  known.delete(name)
-  known.add(name)
-  for (const first of known) {
-    if (known.size <= MAX_KNOWN_DATA_KEYS) break
-    known.delete(first)
-  }
-  return { minute: minuteOf(t), spent, known }
-}
-
-/** The last of these hashes, as many as there is room for, one after the other. */
-function latest(known: ReadonlySet<string>, atMost: number): Uint8Array {
-  const names = atMost === 0 ? [] : [...known].slice(-atMost)
-  return Buffer.from(names.join(''), 'latin1')
-}
-
 /** A session is forgotten when t has passed the latest exp marked in it, and only then. */
 function liveWindow(issuer: Issuer | undefined, event: Claimant, t: number): Window | undefined {
   const window = issuer?.windows.get(sessionKey(event.claims.iss, event.claims.session))
@@ -360,7 +315,11 @@ function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number):
   for (let left = reader.array(); left > 0; left--) {
     expectArray(reader, 6)
     const name = hashOf(reader, ISSUER_HASH_BYTES)
-    const dataKeys = { minute: safe(reader.uint()), spent: safe(reader.uint()), known: knownOf(reader) }
+    const dataKeys = {
+      minute: safe(reader.uint()),
+      spent: safe(reader.uint()),
+      known: parseKnown(reader.byteString()),
+    }
     const windows = new Map<string, Window>()
     for (let more = reader.array(); more > 0; more--) {
       const fields = reader.array()
@@ -383,15 +342,6 @@ function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number):
 
 function expectArray(reader: CborReader, length: number): void {
   if (reader.array() !== length) throw new CborError('an array of another length')
-}
-
-function knownOf(reader: CborReader): ReadonlySet<string> {
-  const hashes = Buffer.from(reader.byteString()).toString('latin1')
-  if (hashes.length % DATA_KEY_HASH_BYTES !== 0) throw new CborError('hashes of another size')
-  const known = new Set<string>()
-  for (let at = 0; at < hashes.length; at += DATA_KEY_HASH_BYTES)
-    known.add(hashes.slice(at, at + DATA_KEY_HASH_BYTES))
-  return known
 }
 
 function hashOf(reader: CborReader, length: number): string {
