@@ -7,7 +7,12 @@ import { TLSSocket } from 'node:tls'
 import kafkajs, { Kafka, logLevel, type Producer } from 'kafkajs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { KafkaAccess } from '../../lib/adapters/kafka-access.ts'
-import { exportPublicJwk, generateKeyPair, readCertificate } from '../../lib/envelope/crypto.ts'
+import {
+  exportPrivateJwk,
+  exportPublicJwk,
+  generateKeyPair,
+  readCertificate,
+} from '../../lib/envelope/crypto.ts'
 import { ED25519 } from '../../lib/envelope/suite.ts'
 import { publishFirst } from '../../lib/keys/directory-publisher.ts'
 import { documentFile } from '../../lib/adapters/document-file.ts'
@@ -15,7 +20,7 @@ import { rotationRow } from '../../lib/keys/rotation-status.ts'
 import { type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
 import { localSigner } from '../../lib/keys/signer.ts'
 import { openRotations, type Rotations } from '../../lib/rotation-runtime.ts'
-import { sealgate } from '../cli/terminal.ts'
+import { type Ran, sealgate } from '../cli/terminal.ts'
 import { startStagedSecrets, type StagedSecretsEndpoint } from '../staged-secrets-endpoint.ts'
 import { issue, makeAuthority } from './stack/certificates.ts'
 import { Cluster, connection, settings, soon, unique } from './world.ts'
@@ -193,25 +198,49 @@ it('is not used where a broker does not trust its authority, and another is made
   expect(await serialNow(ports)).not.toBe(before)
 })
 
-it('shows one that is about to end as overdue, and renews it; one that has ended in one line', async () => {
+it('shows one that is about to end as overdue, one that has ended in one line, and renews it by a command', async () => {
   const file = join(folder, 'sealgate.yaml')
   const policy = await policyBy(connection.certificates)
   await writeFile(join(folder, 'roots.json'), JSON.stringify(exportPublicJwk(root.publicKey)))
-  await writeFile(file, 'directory: directory.jws\nroots: roots.json\n', { mode: 0o600 })
-  const status = () => sealgate(['rotate', 'status', '--settings', file, '--policy', policy])
-  // openssl counts in days: at the hour it is a whole one, and so within half a day in 13 hours.
-  await putFirst(1)
-  const later = Date.now() + 13 * 3_600_000
-  const overdue = await sealgate(['rotate', 'status', '--settings', file, '--policy', policy], {
-    nowMs: later,
+  await writeFile(join(folder, 'root.jwk'), JSON.stringify(exportPrivateJwk(root.privateKey)), {
+    mode: 0o600,
   })
+  await writeFile(join(folder, 'ca.pem'), connection.ca)
+  await writeFile(
+    file,
+    `directory: directory.jws
+roots: roots.json
+rootKey: file:root.jwk
+lifecycleAudit: none
+kafka:
+  brokers: [${connection.brokers.join()}]
+  ssl: { ca: ca.pem }
+`,
+    { mode: 0o600 },
+  )
+  const at = (nowMs: number, ...args: string[]): Promise<Ran> =>
+    sealgate(['rotate', ...args, '--settings', file, '--policy', policy], { nowMs })
+  // It counts a day, and is due half a day before its end.
+  await putFirst(1)
+  const young = await at(Date.now(), 'status')
+  expect([young.status, young.out]).toEqual([0, expect.stringMatching(/gate .* current .* ends 20/)])
+  const overdue = await at(Date.now() + 13 * 3_600_000, 'status')
   expect([overdue.status, overdue.out]).toEqual([1, expect.stringMatching(/gate .* due .*overdue; ends 20/)])
   await putFirst(-1)
-  const ended = await status()
+  const ended = await at(Date.now(), 'status')
   expect([ended.status, ended.err]).toEqual([1, ''])
   expect(ended.out).toMatch(/gate .* due .*overdue; ended 20\S+Z: nobody takes it any more/)
   await expect(new Client().connected()).rejects.toThrow()
-  expect(await renew()).toEqual(['stage-certificate', 'log-in', 'promote'])
+  const dry = await at(Date.now(), 'gate', '--dry-run')
+  expect([dry.status, dry.out]).toEqual([0, 'gate: make a new key and its certificate, pending'])
+  const renewed = await at(Date.now(), 'gate')
+  expect([renewed.status, renewed.err]).toEqual([0, ''])
+  expect(renewed.out.split('\n')).toEqual([
+    'gate: make a new key and its certificate, pending',
+    `gate: log-in of ${ARN}`,
+    expect.stringMatching(/^gate: make version [0-9a-f]{64} of .* current$/),
+    expect.stringMatching(/^gate: nothing to do; due 20/),
+  ])
   await (await new Client().connected()).disconnect()
-  expect((await status()).status).toBe(0)
+  expect((await at(Date.now(), 'status')).status).toBe(0)
 })
