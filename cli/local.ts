@@ -5,18 +5,25 @@ import { fileURLToPath } from 'node:url'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { ingestHandler } from '../functions/ingest-handler.ts'
+import { observers } from '../lib/admission/observer.ts'
 import { createIngest } from '../lib/admission/slice.ts'
+import { type PrometheusMetrics, prometheusMetrics } from '../lib/adapters/prometheus.ts'
 import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle } from '../lib/contract/bundle.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import { ConfigError } from '../lib/errors.ts'
 import { eventJson, Gathering, itemOf } from '../lib/local/event-batch.ts'
+import { rotationRow } from '../lib/keys/rotation-status.ts'
 import { createLocalPositions } from '../lib/local/log-sink.ts'
 import { LOCAL_ORIGIN, type Poller, polledLog, startPoller } from '../lib/local/poller.ts'
 import { openStack, type Stack } from '../lib/local/stack.ts'
+import type { Clock, TopicPartition } from '../lib/ports.ts'
+import { openLocalRotations } from '../lib/rotation-runtime.ts'
 import { createGate, SOFTWARE } from '../lib/runtime.ts'
+import { directoryTrust } from './directory-place.ts'
 import { folderFlag, folderOption, withRunningStack, withStack } from './folder.ts'
 import { EXIT, paint, printFaults, table } from './io.ts'
+import { type MetricsEndpoint, startMetricsEndpoint } from './metrics-endpoint.ts'
 import { wholeNumber } from './numbers.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -29,6 +36,7 @@ interface StartOptions extends LocalOptions {
   readonly contracts?: string
   readonly partitions: number
   readonly gate: boolean
+  readonly metricsPort?: number
 }
 
 const CALL_MS = 10_000
@@ -44,10 +52,15 @@ export function addLocalCommands(program: Command, terminal: Terminal): void {
     .option('--contracts <dir>', 'contract files (default: contracts/ if it is there, else the examples)')
     .option('--partitions <n>', 'partitions of topics that are made now', wholeNumber(1, 1024), 4)
     .option('--no-gate', 'leave what comes in undecided, for sealgate invoke')
+    .option(
+      '--metrics-port <n>',
+      "serve the gate's metrics to Prometheus at http://127.0.0.1:<n>/metrics; 0 takes a free port",
+      wholeNumber(0, 65_535),
+    )
     .option('--json', 'print a JSON object at the start and one at the end')
     .addHelpText(
       'after',
-      '\nExample:\n  sealgate local start --contracts my-contracts\n\nExit status 2: another process runs this folder.',
+      '\nExample:\n  sealgate local start --contracts my-contracts\n\nExit status 2: another process runs this folder, or has the port.',
     )
     .action((options: StartOptions) => start(terminal, options))
   local
@@ -74,6 +87,10 @@ export function addLocalCommands(program: Command, terminal: Terminal): void {
 }
 
 async function start(terminal: Terminal, options: StartOptions): Promise<void> {
+  if (options.metricsPort !== undefined && !options.gate) {
+    const what = 'Metrics are of the gate, and --no-gate runs none.'
+    throw new ConfigError([{ where: '--metrics-port', what, fix: 'Leave one of the two out.' }])
+  }
   const stop = terminal.stopSignal()
   const folder = options.contracts ?? defaultContracts()
   const { files, faults, warnings } = checkContracts(await readContracts(folder))
@@ -85,11 +102,14 @@ async function start(terminal: Terminal, options: StartOptions): Promise<void> {
     software: SOFTWARE,
   })
   try {
-    const running = options.gate ? await startGate(stack) : undefined
-    printFaults(terminal, warnings, 'warning')
-    announce(terminal, stack, options, `${files.length} contracts of ${folder}`)
-    await untilStopped(terminal, stop, running?.poller)
-    await running?.stop()
+    const running = options.gate ? await startGate(stack, options) : undefined
+    try {
+      printFaults(terminal, warnings, 'warning')
+      announce(terminal, stack, options, `${files.length} contracts of ${folder}`, running?.metrics?.url)
+      await untilStopped(terminal, stop, running?.poller)
+    } finally {
+      await running?.stop()
+    }
     const stats = running?.poller.stats()
     if (options.json) terminal.write(JSON.stringify({ stopped: true, records: stats?.records ?? 0 }))
     else terminal.write(`Stopped. ${(stats?.records ?? 0).toLocaleString('en-GB')} records were decided.`)
@@ -99,8 +119,31 @@ async function start(terminal: Terminal, options: StartOptions): Promise<void> {
   terminal.exit(EXIT.ok)
 }
 
-async function startGate(stack: Stack): Promise<{ poller: Poller; stop(): Promise<void> }> {
-  const gate = createGate(createIngest(stack.gateParts()), 'throw')
+interface RunningGate {
+  readonly poller: Poller
+  readonly metrics: MetricsEndpoint | undefined
+  stop(): Promise<void>
+}
+
+async function startGate(stack: Stack, { folder, metricsPort }: StartOptions): Promise<RunningGate> {
+  const metrics: PrometheusMetrics | undefined =
+    metricsPort === undefined
+      ? undefined
+      : prometheusMetrics(
+          {
+            keyCounts: () => gate.keyCounts(),
+            waiting: () => waitingIn(stack),
+            overdue: () => overdueIn(folder, stack.clock),
+          },
+          stack.clock,
+        )
+  const parts = stack.gateParts()
+  const told = metrics === undefined ? {} : { observer: observers([metrics.observer]) }
+  const gate = createGate(createIngest({ ...parts, ...told }), 'throw')
+  const endpoint =
+    metrics === undefined || metricsPort === undefined
+      ? undefined
+      : await startMetricsEndpoint(metricsPort, metrics)
   const poller = await startPoller({
     source: polledLog(stack.log),
     group: 'sealgate-ingest',
@@ -110,11 +153,33 @@ async function startGate(stack: Stack): Promise<{ poller: Poller; stop(): Promis
   })
   return {
     poller,
+    metrics: endpoint,
     stop: async () => {
+      await endpoint?.close()
       await poller.stop()
       await gate.close()
     },
   }
+}
+
+/** What is not decided yet, of each source partition. */
+async function waitingIn(stack: Stack): Promise<(TopicPartition & { records: number })[]> {
+  const topics = stack.ingress.map(async (topic) => {
+    const ends = await stack.log.endOffsets(topic)
+    const nexts = await positionsOf(stack, topic, ends.length)
+    return ends.map((end, partition) => {
+      return { topic, partition, records: Math.max(0, Number(end - (nexts[partition] ?? 0n))) }
+    })
+  })
+  return (await Promise.all(topics)).flat()
+}
+
+/** How many rotations of a stack are overdue, as `sealgate rotate status` counts them. */
+async function overdueIn(folder: string, clock: Clock): Promise<number> {
+  const { trust } = await directoryTrust({ folder }, false)
+  const { policies, view } = await openLocalRotations(folder, trust, undefined, clock)
+  const rows = policies.map((policy) => rotationRow(policy, view, clock.now() + CALL_MS))
+  return (await Promise.all(rows)).filter(({ overdue }) => overdue).length
 }
 
 /** The examples that come with this package, where the project has no contracts of its own. */
@@ -125,11 +190,20 @@ function defaultContracts(): string {
   return join(existsSync(join(near, 'package.json')) ? near : far, 'contracts')
 }
 
-function announce(terminal: Terminal, stack: Stack, options: StartOptions, rules: string): void {
+function announce(
+  terminal: Terminal,
+  stack: Stack,
+  options: StartOptions,
+  rules: string,
+  metrics: string | undefined,
+): void {
   const { ingress, outputs } = stack
   if (options.json) {
     terminal.write(
-      JSON.stringify({ started: true, pid: process.pid, folder: options.folder, ingress, outputs }),
+      JSON.stringify({
+        ...{ started: true, pid: process.pid, folder: options.folder, ingress, outputs },
+        ...(metrics !== undefined && { metrics }),
+      }),
     )
     return
   }
@@ -146,6 +220,7 @@ function announce(terminal: Terminal, stack: Stack, options: StartOptions, rules
       `${bold('sealgate local')} is running in ${options.folder} (process ${process.pid}), by ${rules}.`,
       `Producers write to ${ingress.join(', ')}. ${options.gate ? 'The gate decides, and writes:' : 'No gate runs. Outputs:'}`,
       ...table(rows),
+      ...(metrics === undefined ? [] : [`Metrics for Prometheus are at ${metrics}.`]),
       bold('In another terminal:'),
       `  sealgate send events.ndjson${flag}`,
       `  sealgate tail ${outputs[0] ?? 'CHANNEL'}${flag}`,
