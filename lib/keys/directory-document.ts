@@ -115,7 +115,10 @@ export function parseDirectory(bytes: Uint8Array, roots: readonly PublicKey[]): 
   const parts = Buffer.from(bytes).toString('latin1').split('.', 4)
   const [header, body, tag] = parts
   if (header === undefined || body === undefined || tag === undefined || parts.length !== 3)
-    return refuse('It is no compact JWS.', 'Publish it with the sealgate tools.')
+    return refuse(
+      'It is no compact JWS.',
+      'Put the last published version back, and see to it that only the sealgate tools write there.',
+    )
   const root = roots.find((key) => headerOf(key.suite, thumbprint(key)) === header)
   const signature = base64url(tag)
   const payload = base64url(body)
@@ -338,6 +341,6 @@ class Check {
   }
 
   #fault(where: string, what: string, fix: string): void {
-    if (this.#faults.length < MAX_FAULTS) this.#faults.push({ where, what, fix })
+    if (this.#faults.length < MAX_FAULTS) this.#faults.push({ where, what: `It ${what}.`, fix })
   }
 }

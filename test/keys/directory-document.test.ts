@@ -113,8 +113,8 @@ describe('the signed directory', () => {
     const keks = ['\ud800', '\ud801'].map((kekId) => ({ kekId, ...kek }))
     expect(faultsOf(await jws(JSON.stringify(document({ keks }))))).toEqual(
       expect.arrayContaining([
-        'keks[0].kekId is no text of 1 to 64 bytes',
-        'keks[1].kekId is no text of 1 to 64 bytes',
+        'keks[0].kekId It is no text of 1 to 64 bytes',
+        'keks[1].kekId It is no text of 1 to 64 bytes',
       ]),
     )
   })
@@ -185,27 +185,27 @@ describe('the signed directory', () => {
     }
     const faults = faultsOf(await jws(JSON.stringify(bad)))
     for (const expected of [
-      'directory is not "sealgate/1"',
-      'version is 0',
-      'expiresAt is not after issuedAt',
-      'key directory has the unknown field "extra"',
-      'signingKeys[0].kid is not base64url',
-      'signingKeys[0].state is no state',
-      'signingKeys[0].notAfter is before notBefore',
-      'signingKeys[1].jwk holds a private key',
-      'signingKeys[2].alg is no algorithm',
-      'signingKeys[2].compromisedAt is no whole number',
-      'signingKeys[2].kid stands twice',
-      'signingKeys[3].iss is no text',
-      'signingKeys[3].jwk is no public key: not a ESP256 key',
-      'signingKeys[4].jwk is no public key: x is a point of low order',
-      'signingKeys[5] has the unknown field "x5c"',
-      'signingKeys[6].iss is no text',
-      'signingKeys[7] is no object',
-      'keks[0].iss is no list',
-      'keks[1].kekId stands twice',
-      'keks[1].iss[1] is no text',
-      'keks[2].kekId is no text',
+      'directory It is not "sealgate/1"',
+      'version It is 0',
+      'expiresAt It is not after issuedAt',
+      'key directory It has the unknown field "extra"',
+      'signingKeys[0].kid It is not base64url',
+      'signingKeys[0].state It is no state',
+      'signingKeys[0].notAfter It is before notBefore',
+      'signingKeys[1].jwk It holds a private key',
+      'signingKeys[2].alg It is no algorithm',
+      'signingKeys[2].compromisedAt It is no whole number',
+      'signingKeys[2].kid It stands twice',
+      'signingKeys[3].iss It is no text',
+      'signingKeys[3].jwk It is no public key: not a ESP256 key',
+      'signingKeys[4].jwk It is no public key: x is a point of low order',
+      'signingKeys[5] It has the unknown field "x5c"',
+      'signingKeys[6].iss It is no text',
+      'signingKeys[7] It is no object',
+      'keks[0].iss It is no list',
+      'keks[1].kekId It stands twice',
+      'keks[1].iss[1] It is no text',
+      'keks[2].kekId It is no text',
     ])
       expect(faults.some((fault) => fault.startsWith(expected))).toBe(true)
     expect(faults.join()).not.toContain(exportPrivateJwk(pair.privateKey).d)
