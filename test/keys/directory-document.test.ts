@@ -113,8 +113,8 @@ describe('the signed directory', () => {
     const keks = ['\ud800', '\ud801'].map((kekId) => ({ kekId, ...kek }))
     expect(faultsOf(await jws(JSON.stringify(document({ keks }))))).toEqual(
       expect.arrayContaining([
-        'keks[0].kekId It is no text of 1 to 64 bytes',
-        'keks[1].kekId It is no text of 1 to 64 bytes',
+        'keks[0].kekId It is no text of 1 to 64 bytes.',
+        'keks[1].kekId It is no text of 1 to 64 bytes.',
       ]),
     )
   })
