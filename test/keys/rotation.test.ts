@@ -303,6 +303,16 @@ describe('carrying it out', () => {
     expect((await runRotation(asked, ports, soon())).done.map((step) => step.do)).toEqual(['promote'])
   })
 
+  it('makes, enrols and promotes nothing where a secret is of another shape', async () => {
+    clock.ms += 90 * DAY * 1000
+    const before = await rows()
+    await secrets.stage(rotation.secret, Buffer.from('{}'), 'AWSCURRENT', 'broken', soon())
+    await expect(runRotation(policy, ports, soon())).rejects.toThrow(ConfigError)
+    expect(await secrets.find(rotation.secret, 'AWSPENDING', soon())).toBeUndefined()
+    expect(await rows()).toEqual(before)
+    expect((await secrets.read(rotation.secret, soon())).version).toBe('broken')
+  })
+
   it('says all that is wrong with secrets of another shape, and nothing of what is in them', async () => {
     const planted = Buffer.from('{"username":"planted-secret"}')
     await secrets.stage(rotation.secret, planted, 'AWSPENDING', 'p', soon())
