@@ -176,14 +176,14 @@ async function turn(
 ): Promise<RotationPlan> {
   let next = policy
   for (;;) {
-    const { plan } = await runRotation(next, ports, terminal.now() + CALL_MS, told)
+    const { done, plan } = await runRotation(next, ports, terminal.now() + CALL_MS, told)
     const wait = plan.steps.find((step) => step.do === 'wait')
     if (wait === undefined || stop === undefined) return plan
     await told(wait)
     const left = Math.min(wait.until * 1000 - terminal.now(), 2 ** 31 - 1)
     if (!(await sleep(Math.max(0, left), true, { signal: stop }).catch(() => false))) return plan
-    // What was asked for has begun.
-    next = { rotation: policy.rotation, waits: policy.waits }
+    // What was asked for has begun; not so where only the rotation before it is waited for.
+    if (done.length > 0) next = { rotation: policy.rotation, waits: policy.waits }
   }
 }
 

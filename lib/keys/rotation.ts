@@ -331,11 +331,7 @@ function planScram(
     return { phase, rotatedAt: pointer.createdAt, dueAt, steps }
   }
   const isSet = pending === undefined && current.createdAt > pointer.createdAt
-  if (!isSet && pending === undefined) {
-    if (!isAsked && now < dueAt) return plan('current')
-    // Before any wait: so whoever comes after it knows that another was asked for.
-    return plan('due', { do: 'stage-password', secret, username, after: current.version })
-  }
+  if (!isSet && pending === undefined && !isAsked && now < dueAt) return plan('current')
   const freeAt = pointer.createdAt + releaseOf(waits)
   // Until then somebody may still log in as the idle user, with the password that he has.
   if (now < freeAt)
@@ -350,7 +346,10 @@ function planScram(
       { do: 'move-pointer', secret, version, from: pointer.version },
     )
   }
-  const { version } = pending ?? current
+  // Not before that wait: whether it is set is told by its being made later than the pointer was moved.
+  if (pending === undefined)
+    return plan('due', { do: 'stage-password', secret, username, after: current.version })
+  const { version } = pending
   const promote = { do: 'promote', secret, version, from: current.version } as const
   if (msk !== undefined) return plan('under-way', promote)
   return plan(
