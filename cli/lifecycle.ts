@@ -2,6 +2,7 @@
 import { userInfo } from 'node:os'
 import { InvalidArgumentError, Option } from 'commander'
 import type { OpenedLifecycleLog } from '../lib/adapters/control-cluster.ts'
+import { controlPartsOf } from '../lib/admission/control-position.ts'
 import { LifecycleAccount, lifecycleLog } from '../lib/audit/lifecycle.ts'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
@@ -70,10 +71,7 @@ const stackLog = (folder: string): OpenedLifecycleLog => ({
   log: async (steps, principal, deadline) => {
     const stack = await reachStack(folder)
     try {
-      const { sink, clock, signer, settings } = stack.gateParts()
-      const { deployment, epoch, software, outlet } = settings
-      const parts = { sink, clock, deployment, epoch, software, auditTopic: outlet.auditTopic }
-      await lifecycleLog({ ...parts, signer: () => Promise.resolve(signer) })(steps, principal, deadline)
+      await lifecycleLog(controlPartsOf(stack.gateParts()))(steps, principal, deadline)
     } finally {
       await stack.close()
     }

@@ -1,5 +1,6 @@
 /** `sealgate position init|show|renew|restore`: how far the gate has come in a source topic (exactly-once.md §1, §2). */
 import { type Command, InvalidArgumentError } from 'commander'
+import { restoreControlPosition } from '../lib/admission/control-position.ts'
 import { firstPosition } from '../lib/admission/position.ts'
 import { restorePosition } from '../lib/admission/restore.ts'
 import { controlPlaceOf, firstControlPosition } from '../lib/audit/control-chain.ts'
@@ -105,7 +106,11 @@ async function restore(
       const onProgress = (records: number): void =>
         terminal.progress?.(`${topic}/${partition}: ${records} records of the audit read`)
       try {
-        const { next, lost, isNew } = await restorePosition(source, options.by ?? null, world, onProgress)
+        const by = options.by ?? null
+        const { next, lost, isNew } =
+          topic === auditTopic
+            ? await restoreControlPosition(by, world, onProgress)
+            : await restorePosition(source, by, world, onProgress)
         if (lost > 0n)
           terminal.warn(
             `warning ${topic}/${partition}: ${lost} offsets that nobody has decided are not kept any more.`,

@@ -164,7 +164,7 @@ async function commitAll(
     const isLast = start + some.length === facts.length
     const from = session.position.next
     const next = from + BigInt(some.length)
-    const closed = await segmentOf(parts, some, { head, from, next, home }, signer, deadline)
+    const closed = await controlSegment(parts, some, { head, from, next, home }, signer, deadline)
     ;({ head } = closed)
     if (isLast) onLast(head)
     const after = encodeControlState({ head, home, memory: isLast ? memory : state.memory })
@@ -172,17 +172,19 @@ async function commitAll(
   }
 }
 
-interface Link {
+/** Where in the chain a segment stands: its entries are [from, next). */
+export interface ControlLink {
   readonly head: AuditHead
   readonly from: bigint
   readonly next: bigint
   readonly home: number
 }
 
-async function segmentOf(
+/** The entries of these facts and the segment that closes them, as they are to be written, and the head after it. */
+export async function controlSegment(
   { deployment, epoch, software, clock, auditTopic }: ControlParts,
   facts: readonly ControlFact[],
-  { head, from, next, home }: Link,
+  { head, from, next, home }: ControlLink,
   signer: Signer,
   deadline: number,
 ): Promise<{ readonly messages: readonly Message[]; readonly head: AuditHead }> {

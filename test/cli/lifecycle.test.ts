@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createIngest } from '../../lib/admission/slice.ts'
 import { polledLog, startPoller } from '../../lib/local/poller.ts'
 import { ingestHandler } from '../../functions/ingest-handler.ts'
+import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
 import { createGate } from '../../lib/runtime.ts'
 import { openShop, ORDER_TYPE, type Shop } from '../shop.ts'
 import { type Ran, sealgate } from './terminal.ts'
@@ -74,6 +75,31 @@ describe('on an embedded stack', () => {
       /^directory\.renewed directory:\d+ User:\S+ success$/,
     )
     expect((await sealgate(at('directory', 'publish', '--by', ' '))).status).toBe(2)
+  })
+
+  it('goes on after its last segment where its position was damaged, and only then', async () => {
+    const restore = (): Promise<Ran> =>
+      sealgate(at('position', 'restore', AUDIT_TOPIC, '--by', 'ann', '--json'))
+    const nextOf = ({ out }: Ran) => JSON.parse(out).partitions[0]
+    await ok(at('directory', 'publish'))
+    const before = (await story()).length
+    expect(nextOf(await restore())).toEqual({ partition: 0, next: String(before), done: 'good' })
+    const broken = { group: 'local.shadow.v1', topic: AUDIT_TOPIC, partition: 0, next: 0n }
+    await shop.log.commitGroup([{ ...broken, metadata: new Uint8Array() }])
+    const refused = await sealgate(at('directory', 'publish'))
+    expect([refused.status, refused.err]).toEqual([3, expect.stringContaining('does not fit together')])
+    expect(nextOf(await restore())).toEqual({ partition: 0, next: String(before + 1), done: 'restored' })
+    await ok(at('directory', 'publish'))
+    expect((await story()).slice(before)).toEqual([
+      'position.restored position:_control/0 User:ann success',
+      expect.stringMatching(/^directory\.loaded directory:\d+ null failure$/),
+      expect.stringMatching(/^directory\.renewed directory:\d+ User:\S+ success$/),
+    ])
+    expect(JSON.parse(await ok(at('audit', 'verify', '--json')))).toMatchObject({
+      verified: true,
+      headsKnown: true,
+    })
+    expect((await sealgate(at('position', 'init', AUDIT_TOPIC))).err).toContain('It has a position already')
   })
 
   it('keys touched tells what a key signed from what only named it, with where it went', async () => {

@@ -1,0 +1,112 @@
+/** The control chain's position as the gate's operators work with it: made again from the audit where it was lost. */
+import {
+  CONTROL_NAME,
+  type ControlParts,
+  controlPlaceOf,
+  controlSegment,
+  encodeControlState,
+  parseControlState,
+} from '../audit/control-chain.ts'
+import { AuditFollower } from '../audit/follower.ts'
+import { ConfigError, Outage } from '../errors.ts'
+import { encodeMemory } from '../keys/directory-memory.ts'
+import { currentSigner } from '../keys/signer.ts'
+import type { Position, RepairSession, SourceRecord } from '../ports.ts'
+import { AuditReader, auditTrustOf } from './audit-reader.ts'
+import type { Restored, RestoreParts } from './restore.ts'
+import type { IngestParts } from './slice.ts'
+
+const CALL_MS = 30_000
+const MEMORY_BYTES = 64
+
+/** With the gate's own rights and key. */
+export function controlPartsOf({ sink, clock, signer, settings }: IngestParts): ControlParts {
+  const { deployment, epoch, software, outlet } = settings
+  const parts = { sink, clock, deployment, epoch, software, auditTopic: outlet.auditTopic }
+  return { ...parts, signer: () => Promise.resolve(signer) }
+}
+
+/**
+ * The chain goes on after its last segment. What it remembered is lost but for the version that it told of last. Rejects with
+ * `ConfigError` where the audit has none of it, with `Outage` where something does not answer.
+ *
+ * @param by who does it, for the audit
+ */
+export async function restoreControlPosition(
+  by: string | null,
+  { ingest, reader, positions }: RestoreParts,
+  onProgress: (records: number) => void,
+): Promise<Restored> {
+  const parts = controlPartsOf(ingest)
+  const { clock, auditTopic, epoch } = parts
+  const place = controlPlaceOf(auditTopic)
+  const follower = new AuditFollower(await auditTrustOf(ingest, clock.now() + CALL_MS), {
+    closed: () => undefined,
+    broken: () => undefined,
+  })
+  follower.follow(CONTROL_NAME)
+  let home: number | undefined
+  const take = (page: readonly SourceRecord[]): Promise<void> => {
+    for (const record of page) {
+      const before = follower.last(CONTROL_NAME)
+      follower.add(record)
+      if (follower.last(CONTROL_NAME) !== before) home = record.partition
+    }
+    return Promise.resolve()
+  }
+  const audit = new AuditReader(ingest, reader, take, onProgress)
+  const readAll = async (): Promise<void> => {
+    const partitions = await reader.partitions(auditTopic)
+    for (let partition = 0; partition < partitions; partition++)
+      await audit.readTo(place, partition, await reader.writtenEnd({ topic: auditTopic, partition }))
+  }
+  const seen = await positions.show(place, clock.now() + CALL_MS).catch(damaged)
+  if (isGood(seen)) return { next: seen.next, lost: 0n, isNew: false }
+  // What takes long before it is taken over; behind the fence only what has come since.
+  await readAll()
+  const session = await positions.repair(place, clock.now() + CALL_MS)
+  try {
+    if (isGood(session.found)) return { next: session.found.next, lost: 0n, isNew: false }
+    await readAll()
+    const last = follower.last(CONTROL_NAME)
+    if (last === undefined || home === undefined) {
+      const fix = 'Where nothing was ever told there, make a first position: sealgate position init.'
+      throw new ConfigError([{ where: auditTopic, what: 'The audit holds no segment of _control.', fix }])
+    }
+    if (last.epoch > epoch) {
+      const what = `Its last segment is of epoch ${last.epoch}, not ${epoch}.`
+      throw new ConfigError([{ where: auditTopic, what, fix: 'Set that epoch.' }])
+    }
+    const deadline = clock.now() + CALL_MS
+    const principal = by === null ? null : `User:${by}`
+    const fact = { kind: 'position.restored', principal, resource: `position:${CONTROL_NAME}` } as const
+    const facts = [{ ...fact, success: true, directory: last.directory }]
+    const next = last.next + 1n
+    const link = { head: last, from: last.next, next, home }
+    const signer = await currentSigner(ingest.signer, deadline)
+    const { head, messages } = await controlSegment(parts, facts, link, signer, deadline)
+    const memory = encodeMemory({ version: last.directory, rows: undefined }, MEMORY_BYTES)
+    await session.commit(messages, { next, state: encodeControlState({ head, home, memory }) }, deadline)
+    return { next, lost: 0n, isNew: true }
+  } finally {
+    await session.close()
+  }
+}
+
+type Found = RepairSession['found']
+
+function damaged(error: unknown): 'damaged' {
+  if (error instanceof Outage && error.code === 'position-damaged') return 'damaged'
+  throw error
+}
+
+function isGood(found: Found): found is Position {
+  if (found === undefined || found === 'damaged') return false
+  try {
+    parseControlState(found.state)
+    return true
+  } catch (error) {
+    if (error instanceof Outage) return false
+    throw error
+  }
+}
