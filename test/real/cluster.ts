@@ -40,12 +40,20 @@ export class RealCluster {
   async createTopic(topic: string, partitions: number, config: Record<string, string> = {}): Promise<void> {
     const admin = await this.admin()
     const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }))
-    await admin.createTopics({
-      waitForLeaders: false,
-      topics: [{ topic, numPartitions: partitions, configEntries }],
-    })
-    // Brokers learn of a topic from the controller a moment later; kafkajs's own waiting takes that for an error.
     const until = Date.now() + 10_000
+    const topics = [{ topic, numPartitions: partitions, configEntries }]
+    for (;;) {
+      try {
+        await admin.createTopics({ waitForLeaders: false, topics })
+        break
+      } catch (error) {
+        // A broker that has just started may be fenced for a moment, and there are too few others.
+        const isEarly = error instanceof kafkajs.KafkaJSAggregateError && error.errors.some(isTooFew)
+        if (!isEarly || Date.now() > until) throw error
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+    }
+    // Brokers learn of a topic from the controller a moment later; kafkajs's own waiting takes that for an error.
     for (;;) {
       const led = await admin.fetchTopicMetadata({ topics: [topic] }).then(
         (found) => found.topics[0]?.partitions.filter(({ leader }) => leader > 0).length,
@@ -142,6 +150,9 @@ export class RealCluster {
     if (this.#connected !== undefined) await this.#admin.disconnect()
   }
 }
+
+const isTooFew = (error: unknown): boolean =>
+  error instanceof kafkajs.KafkaJSProtocolError && error.type === 'INVALID_REPLICATION_FACTOR'
 
 function headersOf(headers: Record<string, unknown>): Header[] {
   return Object.entries(headers).flatMap(([name, value]) =>
