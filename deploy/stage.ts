@@ -231,7 +231,10 @@ export function readStage(text: string, path: string): Stage {
       rejectedPerMinute: read.integer('alarms.rejectedPerMinute', 100, 1, 1_000_000_000),
       silenceMinutes: read.integer('alarms.silenceMinutes', 60, 5, 1440),
     },
-    rotations: read.file('rotation', rotation, (bytes) => readRotationPolicy(bytes, rotation).entries) ?? [],
+    rotations:
+      (read.has('rotation')
+        ? read.file('rotation', rotation, (one) => readRotationPolicy(one, rotation).entries)
+        : undefined) ?? [],
   }
   read.known('pollers', ['minimum', 'maximum'])
   contradictions(stage, read, defaults.openTimeoutMs + defaults.requestTimeoutMs)
@@ -258,9 +261,10 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     const what = `MSK's port for ${cluster.authentication} is ${port}.`
     read.fault('cluster.brokers', what, 'Take the list from aws kafka get-bootstrap-brokers.')
   }
-  if (network.ways === 'endpoints' && network.routeTables.length === 0)
+  const byEndpoints = read.has('network.ways') && network.ways === 'endpoints'
+  if (byEndpoints && network.routeTables.length === 0)
     read.fault('network.routeTables', 'S3 is reached by none.', 'List them, or set network.ways: nat.')
-  if (network.ways === 'endpoints' && network.s3PrefixList === undefined) {
+  if (byEndpoints && network.s3PrefixList === undefined) {
     const fix = 'Set what aws ec2 describe-managed-prefix-lists names com.amazonaws.REGION.s3.'
     read.fault('network.s3PrefixList', 'Which addresses S3 has is not known.', fix)
   }

@@ -21,6 +21,7 @@ const SAM_EVENTS = ['MSK', 'SelfManagedKafka']
  * @param where the file's name, for the faults
  */
 export function templateFaults(template: unknown, where: string): readonly Fault[] {
+  const globals = nodeOf(nodeOf(nodeOf(template)['Globals'])['Function'])
   const resources = Object.entries(nodeOf(nodeOf(template)['Resources'])).map(
     ([id, resource]) => [id, nodeOf(resource)] as const,
   )
@@ -28,7 +29,7 @@ export function templateFaults(template: unknown, where: string): readonly Fault
   if (gates.length === 0)
     return [{ where, what: 'It has no ingest function.', fix: 'Name a compiled template of this project.' }]
   return gates.flatMap(([id, { Properties }]) => {
-    const properties = nodeOf(Properties)
+    const properties = { ...globals, ...nodeOf(Properties) }
     const mappings = [...mappingsOf(id, resources), ...eventsOf(id, properties)]
     return [
       ...functionFaults(properties, `${where}: ${id}`),

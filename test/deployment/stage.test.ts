@@ -1,0 +1,170 @@
+/** A stage's parameters: what is wrong with them is told at once, with its line, and packages nothing. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { STAGES } from '../../deploy/package.ts'
+import { readStage, type Stage } from '../../deploy/stage.ts'
+import { ConfigError, type Fault } from '../../lib/errors.ts'
+
+const path = join(STAGES, 'example.yml')
+const text = readFileSync(path, 'utf8')
+const iam = readFileSync(join(STAGES, 'example-iam.yml'), 'utf8')
+
+const faultsOf = (of: string, file = path): readonly Fault[] => {
+  try {
+    readStage(of, file)
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults
+    throw error
+  }
+  return []
+}
+const placesOf = (of: string): string[] => faultsOf(of).map(({ where }) => where.replace(`${path}: `, ''))
+/** The example with some of its text replaced. */
+const edited = (...edits: readonly (readonly [string | RegExp, string])[]): string =>
+  edits.reduce((before, [from, to]) => {
+    const after = before.replace(from, to)
+    if (after === before) throw new Error(`${String(from)} is not there`)
+    return after
+  }, text)
+
+describe('a stage', () => {
+  it('is read', () => {
+    const stage: Stage = readStage(text, path)
+    expect(stage).toMatchObject({
+      name: 'example',
+      gateway: 'gateway-eu',
+      auditTopic: 'shop.audit',
+      failureMode: 'throw',
+      pollers: undefined,
+      isEnabled: false,
+      cluster: { authentication: 'scram', secret: 'create', transactionTimeoutMs: 15_000 },
+      timeoutSeconds: 60,
+    })
+    expect(faultsOf(iam, join(STAGES, 'example-iam.yml'))).toEqual([])
+  })
+
+  it('that is empty is told all that is missing at once', () => {
+    expect(placesOf('{}')).toEqual([
+      ...['deployment', 'cluster.authentication', 'rotation', 'account', 'region', 'gateway', 'channels'],
+      ...[
+        'cluster.arn',
+        'cluster.brokers',
+        'cluster.secret',
+        'contracts',
+        'roots',
+        'directory',
+        'signingKey',
+      ],
+      ...['rootKey', 'secretsKey', 'kek.id', 'kek.key', 'producers', 'consumers', 'failureMode', 'keysUrl'],
+      ...['network.vpc', 'network.subnets', 'network.brokersSecurityGroup', 'network.ways', 'alarms.topic'],
+    ])
+  })
+
+  it('is told every fault with its line and what to do', () => {
+    const faults = faultsOf(
+      edited(
+        ["account: '123456789012'", 'account: 123456789012'],
+        ['region: eu-west-1', 'region: Europe'],
+        ['keysUrl: public', 'keysUrl: everybody'],
+        ['alarms: { topic: create }', 'alarms: { topic: create, lag: 3 }\nfailuremode: partial'],
+      ),
+    )
+    expect(faults.map(({ where, line }) => [where.replace(`${path}: `, ''), line])).toEqual([
+      ['failuremode', expect.any(Number)],
+      ['alarms.lag', expect.any(Number)],
+      ['account', 2],
+      ['region', 3],
+      ['keysUrl', expect.any(Number)],
+      ['cluster.arn', expect.any(Number)],
+    ])
+    expect(faults.every(({ fix }) => fix !== '')).toBe(true)
+  })
+
+  it.each<[string, string, readonly (readonly [string | RegExp, string])[]]>([
+    [
+      'failureMode',
+      'partial answers without provisioned pollers',
+      [['failureMode: throw', 'failureMode: partial']],
+    ],
+    [
+      'pollers',
+      'fewer pollers at most than at least',
+      [['enabled: false', 'pollers: { minimum: 9, maximum: 2 }']],
+    ],
+    ['cluster.arn', 'a cluster elsewhere', [['kafka:eu-west-1', 'kafka:us-east-1']]],
+    [
+      'cluster.brokers',
+      'the port of another login',
+      [
+        ['authentication: scram', 'authentication: mtls'],
+        ['secret: create', 'secret: arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-Ab12Cd'],
+      ],
+    ],
+    [
+      'cluster.secret',
+      'a secret beside IAM',
+      [
+        ['authentication: scram', 'authentication: iam'],
+        [/:9096/g, ':9098'],
+      ],
+    ],
+    [
+      'cluster.secret',
+      'a name that MSK does not take',
+      [['secret: create', 'secret: arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-Ab12Cd']],
+    ],
+    [
+      'cluster.secret',
+      'a certificate that nobody has made',
+      [
+        ['authentication: scram', 'authentication: mtls'],
+        [/:9096/g, ':9094'],
+      ],
+    ],
+    ['network.routeTables', 'endpoints without a way to S3', [[/ {2}routeTables.*\n/, '']]],
+    ['network.s3PrefixList', 'endpoints without S3’s addresses', [[/ {2}s3PrefixList.*\n/, '']]],
+    [
+      'timeoutSeconds',
+      'too little time to take a partition over',
+      [['enabled: false', 'timeoutSeconds: 34']],
+    ],
+    [
+      'timeoutSeconds',
+      'a transaction that outlives the function',
+      [['authentication: scram', 'authentication: scram\n  transactionTimeoutMs: 60000']],
+    ],
+    ['timeoutSeconds', 'more than Lambda gives', [['enabled: false', 'timeoutSeconds: 841']]],
+    ['producers', 'a producer of the gateway’s name', [['  checkout: {', '  gateway-eu: {']]],
+    ['producers', 'one role for two producers', [['role/payments', 'role/checkout']]],
+    ['consumers', 'one role for two consumers', [['role/notifications', 'role/warehouse']]],
+    ['channels', 'topics that differ in punctuation alone', [['ingress.payments:', 'ingress-orders:']]],
+    [
+      'gateway',
+      'a name that a policy would read as a variable',
+      [['gateway: gateway-eu', "gateway: '${aws:username}'"]],
+    ],
+    ['gateway', 'a wildcard for a name', [['gateway: gateway-eu', "gateway: '*'"]]],
+    ['rootKey', 'an alias', [[/rootKey: .*/, 'rootKey: alias/root']]],
+    ['logDays', 'a time that CloudWatch does not keep', [['enabled: false', 'logDays: 42']]],
+  ])('is refused for %s: %s', (where, _, edits) => {
+    expect(placesOf(edited(...edits))).toEqual([where])
+  })
+
+  it('may not leave the key directory to expire', () => {
+    const rotation = join(STAGES, 'example/none.yaml')
+    expect(placesOf(edited(['example/rotation.yaml', 'example/none.yaml']))).toEqual(['rotation'])
+    expect(faultsOf(edited(['example/rotation.yaml', 'example/none.yaml']))[0]?.what).toContain(rotation)
+    expect(
+      faultsOf(edited(['example/rotation.yaml', '../../../contracts/order-placed.yaml'])).length,
+    ).toBeGreaterThan(0)
+  })
+
+  it('that is no YAML, or no map, or has a name twice, is refused', () => {
+    expect(faultsOf('a: [')[0]).toMatchObject({ where: path, line: expect.any(Number) })
+    expect(faultsOf('- a')).toHaveLength(1)
+    expect(faultsOf(`${text}\nkeysUrl: iam\n`)[0]?.what).toContain('unique')
+    expect(faultsOf(text, join(STAGES, 'My Stage.yml'))).toHaveLength(1)
+    expect(placesOf(`${text}\n__proto__: { polluted: true }\n`)).toEqual(['__proto__'])
+  })
+})

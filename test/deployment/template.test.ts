@@ -1,0 +1,254 @@
+/** The template as it is deployed: rights, mappings, network, alarms; and what the check of edited templates finds. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { NETWORK_ACTIONS } from '../../deploy/rights.ts'
+import { readParts, samText, STAGES } from '../../deploy/package.ts'
+import { exampleTemplate } from '../../scripts/package.ts'
+import { ConfigError } from '../../lib/errors.ts'
+import { readSettings } from '../../lib/settings.ts'
+import { templateFaults } from '../../lib/template-faults.ts'
+import { listOf, nodeOf, ofType, parseTemplate, resourcesIn } from './compiled.ts'
+import { identityOf, mayByIdentity } from './policy.ts'
+
+const text = readFileSync(join(STAGES, '../../template.yaml'), 'utf8')
+const template = parseTemplate(text)
+const stages = ['example', 'example-iam', 'example-mtls'] as const
+
+async function templateOf(stage: string): Promise<unknown> {
+  const parts = await readParts(join(STAGES, `${stage}.yml`))
+  return parseTemplate(samText(parts.stage, ['orders.fulfilment'], ''))
+}
+
+describe('template.yaml', () => {
+  it('is what the example stage makes', async () => {
+    expect(text).toBe(await exampleTemplate())
+  })
+
+  it('gives every function a role of its own, which Lambda alone may take', () => {
+    const functions = ofType(template, 'AWS::Serverless::Function')
+    const roles = functions.map(({ properties }) => properties['Role'])
+    expect(roles).toEqual(['IngestRole.Arn', 'RotateRole.Arn', 'KeysRole.Arn'])
+    const trusted = ofType(template, 'AWS::IAM::Role').map(
+      ({ properties }) => properties['AssumeRolePolicyDocument'],
+    )
+    for (const document of trusted)
+      expect(nodeOf(document)['Statement']).toEqual([
+        { Effect: 'Allow', Principal: { Service: 'lambda.amazonaws.com' }, Action: 'sts:AssumeRole' },
+      ])
+    expect(trusted).toHaveLength(3)
+  })
+
+  it.each(stages)('allows no wildcard where AWS takes a name (%s)', async (stage) => {
+    const policies = ofType(await templateOf(stage), 'AWS::IAM::Policy')
+    const statements = policies
+      .flatMap(({ properties }) => listOf(nodeOf(properties['PolicyDocument'])['Statement']))
+      .map(nodeOf)
+      .filter(({ Effect }) => Effect === 'Allow')
+    expect(statements.length).toBeGreaterThan(15)
+    for (const { Action, Resource } of statements) {
+      expect(listOf(Action).filter((action) => String(action).includes('*'))).toEqual([])
+      const wild = listOf(Resource)
+        .map(String)
+        .filter((resource) => resource.includes('*'))
+      // A log group's streams, and names that begin with the deployment's: a prefix is all that is known of them.
+      const named =
+        /^arn:aws:(logs:.*:log-group:\/aws\/lambda\/sealgate-[a-z-]+:\*|kafka:.*:(transactional-id|group)\/shop\/[0-9a-f-]+\/shop\.(shadow\.)?\*)$/
+      const others = wild.filter((resource) => !named.test(resource))
+      expect(others.length === 0 || isDeepEqual(Action, NETWORK_ACTIONS)).toBe(true)
+    }
+  })
+
+  it('lets no code of ours touch network interfaces, which only Lambda itself needs', () => {
+    const policies = ofType(template, 'AWS::IAM::Policy')
+    for (const name of ['ingest', 'rotate'] as const) {
+      const role = name === 'ingest' ? 'IngestRole' : 'RotateRole'
+      const identity = identityOf(role, policies)
+      const asks = (from: Record<string, string[]>): boolean[] =>
+        NETWORK_ACTIONS.map((action) =>
+          mayByIdentity({ principal: role, action, resource: 'arn:aws:ec2:any', context: from }, identity),
+        )
+      const arn = `arn:aws:lambda:eu-west-1:123456789012:function:sealgate-example-${name}`
+      expect(new Set(asks({}))).toEqual(new Set([true]))
+      expect(new Set(asks({ 'lambda:SourceFunctionArn': [arn] }))).toEqual(new Set([false]))
+    }
+  })
+
+  it('lets the functions of keys and ingestion write no directory', () => {
+    const policies = ofType(template, 'AWS::IAM::Policy')
+    const resource = 'arn:aws:s3:::sealgate-example-directory-123456789012-eu-west-1/directory.jws'
+    const may = (role: string, action: string): boolean =>
+      mayByIdentity({ principal: role, action, resource, context: {} }, identityOf(role, policies))
+    expect(['IngestRole', 'KeysRole', 'RotateRole'].map((role) => may(role, 's3:GetObject'))).toEqual([
+      true,
+      true,
+      true,
+    ])
+    expect(['IngestRole', 'KeysRole', 'RotateRole'].map((role) => may(role, 's3:PutObject'))).toEqual([
+      false,
+      false,
+      true,
+    ])
+  })
+
+  it('opens no more ports than TLS to brokers and to AWS', () => {
+    const rules = resourcesIn(template)
+      .filter(({ type }) => /SecurityGroup(Ingress|Egress)?$/.test(type))
+      .flatMap(({ properties }) => [properties, ...listOf(properties['SecurityGroupEgress'])])
+      .map(nodeOf)
+      .filter((rule) => 'FromPort' in rule)
+    expect(new Set(rules.map(({ FromPort, ToPort }) => `${String(FromPort)}-${String(ToPort)}`))).toEqual(
+      new Set(['9096-9096', '443-443']),
+    )
+    expect(rules.filter((rule) => 'CidrIp' in rule)).toEqual([])
+    const endpoints = ofType(template, 'AWS::EC2::VPCEndpoint').map(
+      ({ properties }) => properties['ServiceName'],
+    )
+    expect(endpoints).toEqual(
+      ['kms', 'lambda', 'secretsmanager', 'sts', 's3'].map((service) => `com.amazonaws.eu-west-1.${service}`),
+    )
+  })
+
+  it('keeps what holds keys when the stack is deleted', () => {
+    const kept = Object.entries(nodeOf(nodeOf(template)['Resources']))
+      .filter(([, resource]) => nodeOf(resource)['DeletionPolicy'] === 'Retain')
+      .map(([id]) => id)
+    expect(kept).toEqual([
+      ...['GatewayKek', 'CheckoutKek', 'PaymentsKek', 'DirectoryBucket', 'SigningKey', 'SecretsKey'],
+      'KafkaSecret',
+    ])
+  })
+
+  it('has alarms of the metrics that the functions write, and each wakes somebody', () => {
+    const alarms = ofType(template, 'AWS::CloudWatch::Alarm').map(({ properties }) => properties)
+    const monitoring = readFileSync(join(STAGES, '../../docs/monitoring/README.md'), 'utf8')
+    for (const { MetricName, Namespace, AlarmActions, Dimensions } of alarms) {
+      expect(AlarmActions).toEqual(['AlarmTopic'])
+      if (Namespace !== 'sealgate') continue
+      expect(monitoring).toContain(`| \`${String(MetricName)}\``)
+      expect(Dimensions).toEqual([{ Name: 'service', Value: 'sealgate-example' }])
+    }
+    expect(alarms.map(({ MetricName }) => MetricName)).toEqual([
+      ...['OffsetLag', 'Errors', 'Errors', 'Errors', 'records.rejected', 'slices.outage'],
+      ...['rotation.overdue', 'audit.entries'],
+    ])
+    // Of these silence is the alarm itself.
+    const silent = alarms.filter(({ TreatMissingData }) => TreatMissingData === 'breaching')
+    expect(silent.map(({ MetricName }) => MetricName)).toEqual(['rotation.overdue', 'audit.entries'])
+  })
+})
+
+describe('failure mode', () => {
+  it.each(stages)('agrees between code and mapping (%s)', async (stage) => {
+    expect(templateFaults(await templateOf(stage), 'template.yaml')).toEqual([])
+  })
+
+  it('is set by one switch', async () => {
+    for (const stage of stages) {
+      const made = await templateOf(stage)
+      const [gate] = ofType(made, 'AWS::Serverless::Function')
+      const told = nodeOf(nodeOf(gate?.properties['Environment'])['Variables'])
+      const isPartial = stage === 'example-iam'
+      expect(told['SEALGATE_FAILURE_MODE']).toBe(isPartial ? 'partial' : 'throw')
+      const mappings = ofType(made, 'AWS::Lambda::EventSourceMapping')
+      expect(mappings).toHaveLength(2)
+      for (const { properties } of mappings)
+        expect(properties['FunctionResponseTypes']).toEqual(
+          isPartial ? ['ReportBatchItemFailures'] : undefined,
+        )
+    }
+  })
+
+  const ids = { gate: 'IngestFunction', mapping: 'IngressOrdersMapping' }
+  const answers = ['ReportBatchItemFailures']
+  const provisioned = { MinimumPollers: 1, MaximumPollers: 2 }
+
+  it.each<[string, string, keyof typeof ids, Record<string, unknown>]>([
+    ['expects no partial answers', 'example-iam', 'mapping', { FunctionResponseTypes: undefined }],
+    ['expects partial answers', 'example', 'mapping', { FunctionResponseTypes: answers }],
+    ['take no partial answers', 'example-iam', 'mapping', { ProvisionedPollerConfig: undefined }],
+    ['MaximumRetryAttempts is not −1', 'example', 'mapping', { MaximumRetryAttempts: 3 }],
+    ['MaximumRetryAttempts is not −1', 'example-iam', 'mapping', { MaximumRetryAttempts: undefined }],
+    ['MaximumRecordAgeInSeconds is not −1', 'example-iam', 'mapping', { MaximumRecordAgeInSeconds: 3600 }],
+    ['MaximumRecordAgeInSeconds is not −1', 'example', 'mapping', { ProvisionedPollerConfig: provisioned }],
+    ['after ten retries', 'example', 'mapping', { DestinationConfig: { OnFailure: { Destination: 'x' } } }],
+    ['no gate decides', 'example', 'mapping', { FilterCriteria: { Filters: [{ Pattern: '{}' }] } }],
+    ['14 minutes', 'example', 'gate', { Timeout: 900 }],
+    ['never take a partition over', 'example', 'gate', { Timeout: 15 }],
+    ['runtime', 'example', 'gate', { Runtime: 'nodejs20.x' }],
+    ['expects no partial answers', 'example', 'gate', { SEALGATE_FAILURE_MODE: 'partial' }],
+    ['says otherwise', 'example', 'gate', { SEALGATE_MAPPING_ANSWERS: 'ReportBatchItemFailures' }],
+  ])(
+    'or anything that loses records is refused in an edited template: %s (%s, %s)',
+    async (says, stage, what, edit) => {
+      const edited = withEdit(await templateOf(stage), ids[what], edit)
+      const faults = templateFaults(edited, 't')
+      expect(faults.map(({ what: said }) => said).join('\n')).toContain(says)
+      expect(faults.every(({ fix }) => fix !== '')).toBe(true)
+    },
+  )
+
+  it('is looked at in SAM’s short form too, and a gate without a mapping is a fault', () => {
+    const gate = (Events: object) => ({
+      Resources: {
+        Gate: {
+          Type: 'AWS::Serverless::Function',
+          Properties: {
+            Runtime: 'nodejs24.x',
+            Timeout: 60,
+            Environment: { Variables: { SEALGATE_CHANNELS: 'a=b' } },
+            Events,
+          },
+        },
+      },
+    })
+    const event = { Type: 'MSK', Properties: { MaximumRetryAttempts: 5 } }
+    expect(templateFaults(gate({ Orders: event }), 't').map(({ where }) => where)).toEqual(['t: Gate.Orders'])
+    expect(templateFaults(gate({}), 't')).toHaveLength(1)
+    for (const none of [null, 'x', [], {}, { Resources: [] }])
+      expect(templateFaults(none, 't')).toHaveLength(1)
+  })
+
+  it('keeps a function from starting where its mapping is not said to have it', () => {
+    const start = (told: Record<string, string>): string => {
+      try {
+        return readSettings({ SEALGATE_LOCAL: '/x', ...told }).answerMode
+      } catch (error) {
+        if (error instanceof ConfigError) return error.faults.map(({ where }) => where).join()
+        throw error
+      }
+    }
+    const lambda = { AWS_LAMBDA_FUNCTION_NAME: 'gate' }
+    const refused = 'SEALGATE_MAPPING_ANSWERS'
+    expect(start({ ...lambda, SEALGATE_FAILURE_MODE: 'partial' })).toBe(refused)
+    expect(start({ ...lambda, SEALGATE_FAILURE_MODE: 'partial', [refused]: 'none' })).toBe(refused)
+    expect(start({ ...lambda, SEALGATE_FAILURE_MODE: 'throw', [refused]: 'ReportBatchItemFailures' })).toBe(
+      refused,
+    )
+    expect(start({ ...lambda, [refused]: 'Reportbatchitemfailures' })).toBe(refused)
+    expect(start({ ...lambda, SEALGATE_FAILURE_MODE: 'partial', [refused]: 'ReportBatchItemFailures' })).toBe(
+      'partial',
+    )
+    expect(start({ ...lambda, [refused]: 'none' })).toBe('throw')
+    expect(start({ ...lambda })).toBe('throw')
+    expect(start({ SEALGATE_FAILURE_MODE: 'partial' })).toBe('partial')
+  })
+})
+
+const isDeepEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b)
+
+/** The template with properties of a resource, or variables of a function, set anew; undefined takes one out. */
+function withEdit(whole: unknown, id: string, edit: Readonly<Record<string, unknown>>): unknown {
+  const resources = nodeOf(nodeOf(whole)['Resources'])
+  const resource = nodeOf(resources[id])
+  const properties = nodeOf(resource['Properties'])
+  const variables = Object.keys(edit).every((name) => name.startsWith('SEALGATE_'))
+  const apply = (before: unknown): object =>
+    Object.fromEntries(
+      Object.entries({ ...nodeOf(before), ...edit }).filter(([, value]) => value !== undefined),
+    )
+  const changed = variables
+    ? { ...properties, Environment: { Variables: apply(nodeOf(properties['Environment'])['Variables']) } }
+    : apply(properties)
+  return { ...nodeOf(whole), Resources: { ...resources, [id]: { ...resource, Properties: changed } } }
+}
