@@ -52,6 +52,8 @@ const ATTRIBUTES: Readonly<Record<string, string>> = {
 const BACKDATED_MS = 300_000
 const SERIAL_BYTES = 16
 
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g
+
 /**
  * Issues certificates in PEM, with the authority's own behind.
  * @param authority PEM: its certificate, and those above it but the root
@@ -64,6 +66,8 @@ export function ownAuthority(
 ): (request: CertificateRequest, deadline: number) => Promise<string> {
   const own = readCertificate(authority)
   const { subject: issuer, extensions } = AsnConvert.parse(own.der, Certificate).tbsCertificate
+  // Nothing else that may lie in the file, its key least of all.
+  const chain = (authority.match(CERTIFICATE) ?? []).map((one) => `${one}\n`)
   const keyId = extensions?.find(({ extnID }) => extnID === id_ce_subjectKeyIdentifier)
   return async ({ subject, key, until }, deadline) => {
     const by = await signer(deadline)
@@ -109,7 +113,7 @@ export function ownAuthority(
     const pem = pemOf(Buffer.from(AsnConvert.serialize(made)))
     if (!readCertificate(pem).isIssuedBy(own))
       throw new Outage('unexpected', 'the certificate authority has signed what does not verify')
-    return pem + authority.trim() + '\n'
+    return [pem, ...chain].join('')
   }
 }
 

@@ -8,7 +8,6 @@ import type { ClientCertificateRotation } from '../keys/rotation.ts'
 import { localSigner } from '../keys/signer.ts'
 import { readSigningSecret } from '../keys/signing-secret.ts'
 import type { Clock, SecretStore, Signer } from '../ports.ts'
-import { ownAuthority } from './certificate-authority.ts'
 import { codeOf, type KafkaConnectionSettings } from './kafka-settings.ts'
 import { logInByCertificate } from './kafka-users.ts'
 import { kmsPublicKey, kmsSigner } from './kms.ts'
@@ -34,7 +33,12 @@ export function openIssuer(rotation: ClientCertificateRotation, options: IssuerO
   const own = readCertificate(authority)
   return {
     hasIssued: (certificate) => readCertificate(certificate).isIssuedBy(own),
-    issue: ownAuthority(authority, (deadline) => signerOf(rotation, options, deadline), clock),
+    issue: async (request, deadline) => {
+      // Loaded where it is needed: each command would begin later.
+      const { ownAuthority } = await import('./certificate-authority.ts')
+      const issue = ownAuthority(authority, (until) => signerOf(rotation, options, until), clock)
+      return issue(request, deadline)
+    },
     logIn: (certificate, deadline) => {
       const settings = options.kafka?.()
       const brokers = rotation.brokers ?? settings?.brokers ?? []
