@@ -11,6 +11,7 @@ import { kafkaMemory } from './kafka-memory.ts'
 import { kafkaStages } from './kafka-stages.ts'
 import { FULL, type Peer, QUICK, type Result, type Setting, tableText } from './measure.ts'
 import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
+import { revocation } from './revocation.ts'
 import { sealing } from './sealing.ts'
 import { stages } from './stages.ts'
 
@@ -24,10 +25,13 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   kafka,
   'kafka-stages': kafkaStages,
   'kafka-memory': kafkaMemory,
+  revocation,
 }
 
 /** Those that no peer is measured in. */
-const ALONE = new Set(['contracts', 'stages', 'data-keys', 'kafka', 'kafka-stages', 'kafka-memory'])
+const ALONE = new Set([
+  ...['contracts', 'stages', 'data-keys', 'kafka', 'kafka-stages', 'kafka-memory', 'revocation'],
+])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`
 

@@ -273,13 +273,18 @@ describe('the control chain', () => {
     const step = published(EMPTY_DIRECTORY, many)
     await expect(logOn(mortal)([step], null, soon())).rejects.toThrow('died')
     expect(await verify()).toMatchObject({ verified: true, entries: 1000 })
-    await logOn()([step], null, soon())
-    expect(await verify()).toMatchObject({ verified: true, entries: 2201, segments: 5 })
+    // It counts as told only when all of it is: the next notes it from its beginning.
+    await logOn()([published(many, version(2, many.signingKeys))], 'User:ann', soon())
+    expect(await verify()).toMatchObject({ verified: true, entries: 2202, segments: 5 })
+    const noted = (await told()).slice(1000)
+    expect(noted[0]).toBe('directory.loaded directory:1 - 1 failure')
+    expect(noted.slice(1, -1).every((one) => one.startsWith('key.enrolled '))).toBe(true)
+    expect(noted.at(-1)).toBe('directory.renewed directory:2 User:ann 2')
     // Too many to remember: the next gap says what versions it is, and no more.
-    await logOn()([published(version(3, []), version(4, []))], null, soon())
-    expect((await told()).slice(2201)).toEqual([
-      'directory.loaded directory:2..3 - 3 failure',
-      'directory.renewed directory:4 - 4',
+    await logOn()([published(version(4, []), version(5, []))], null, soon())
+    expect((await told()).slice(2202)).toEqual([
+      'directory.loaded directory:3..4 - 4 failure',
+      'directory.renewed directory:5 - 5',
     ])
   })
 
