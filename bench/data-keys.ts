@@ -61,13 +61,13 @@ const FULL_STRESS: Stress = {
   producers: 20,
   partitions: 4,
   eventsPerSecond: 10_000,
-  perCall: 50,
-  maxAgeMs: 6000,
-  cacheMs: 3000,
+  perCall: 100,
+  maxAgeMs: 9000,
+  cacheMs: 4000,
   slowMs: 500,
   quickForMs: 10_000,
   slowForMs: 30_000,
-  downForMs: 9000,
+  downForMs: 12_000,
   backForMs: 10_000,
 }
 
