@@ -79,9 +79,9 @@ const QUICK_STRESS: Stress = {
   cacheMs: 450,
   slowMs: 50,
   quickForMs: 500,
-  slowForMs: 2000,
+  slowForMs: 1000,
   downForMs: 1300,
-  backForMs: 7000,
+  backForMs: 6000,
 }
 
 export async function dataKeys({ quick }: Setting): Promise<Result> {

@@ -30,6 +30,19 @@ describe('npm run bench', () => {
     }
   }, 60_000)
 
+  test('data-keys --json goes through a quick, a slow, a failing and a returned key service', () => {
+    const { stdout, status } = bench('data-keys', '--json', '--quick')
+    expect(status).toBe(0)
+    const result: Record<string, { sent: number; refused: number }> & { admitted: number; rejected: number } =
+      JSON.parse(stdout)
+    const stretches = ['quick', 'slow', 'down', 'back'].map((name) => result[name])
+    const sent = stretches.reduce((sum, stretch) => sum + (stretch?.sent ?? 0), 0)
+    // The first call of each producer is in none of them.
+    expect(result.admitted).toBe(sent + 20 * 20)
+    expect(result.rejected).toBe(0)
+    expect(result['down']?.refused).toBeGreaterThan(0)
+  }, 60_000)
+
   test('names the benchmarks that there are where one is asked for that is not, with exit code 2', () => {
     const { stdout, stderr, status } = bench('admision')
     expect(status).toBe(2)
