@@ -1,7 +1,7 @@
 /** Packages of a stage: reads its parameters, refuses what does not fit, and writes all that the two tools deploy. */
 import { createWriteStream } from 'node:fs'
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { stringify } from 'yaml'
 import { ZipFile } from 'yazl'
@@ -45,11 +45,15 @@ export async function stageNames(): Promise<readonly string[]> {
   return files.filter((file) => file.endsWith('.yml')).map((file) => file.slice(0, -'.yml'.length))
 }
 
+/** A stage's file: a path, or the name of one in deploy/stages. */
+export const stagePath = (asked: string): string =>
+  /\.ya?ml$/.test(asked) ? resolve(asked) : join(STAGES, `${asked}.yml`)
+
 /** Writes build/deploy/STAGE, whole, or throws `ConfigError` with every fault and leaves none. */
-export async function packageStage(name: string, bundles: Bundles): Promise<Packaged> {
-  const folder = join(BUILD, name)
+export async function packageStage(path: string, bundles: Bundles): Promise<Packaged> {
+  const folder = join(BUILD, basename(path).replace(/\.ya?ml$/, ''))
   await rm(folder, { recursive: true, force: true })
-  const { stage, contracts } = await readParts(join(STAGES, `${name}.yml`))
+  const { stage, contracts } = await readParts(path)
   try {
     const codeBytes = new Map<FunctionName, number>()
     for (const plan of functionPlans(stage)) {
@@ -98,7 +102,7 @@ export function samText(stage: Stage, outputs: readonly string[], packages: stri
 /** A stage's parameters, and the bundle of its contracts; everything that is wrong with either. */
 export async function readParts(path: string): Promise<{ stage: Stage; contracts: Uint8Array }> {
   const text = await readFile(path, 'utf8').catch(() => {
-    const fix = 'Name a file of deploy/stages, without .yml.'
+    const fix = 'Name one of deploy/stages, or the path of a .yml file.'
     throw new ConfigError([{ where: path, what: 'There is no such stage.', fix }])
   })
   const stage = readStage(text, path)

@@ -1,5 +1,5 @@
 /**
- * `npm run package [-- STAGE…]`: packages stages of deploy/stages (all, where none is named), offline: bundles and zips in
+ * `npm run package [-- STAGE…]`: packages stages of deploy/stages (all, where none is named) or of files elsewhere, offline: bundles and zips in
  * build/deploy/STAGE, SAM's template beside them, what osls deploys in serverless/; the example's as template.yaml too.
  */
 import { spawnSync } from 'node:child_process'
@@ -7,7 +7,16 @@ import { writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { outputTopics } from '../deploy/rights.ts'
-import { BUILD, Bundles, packageStage, readParts, samText, stageNames, STAGES } from '../deploy/package.ts'
+import {
+  BUILD,
+  Bundles,
+  packageStage,
+  readParts,
+  samText,
+  stageNames,
+  stagePath,
+  STAGES,
+} from '../deploy/package.ts'
 import { ConfigError, describeFault } from '../lib/errors.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -41,10 +50,10 @@ async function main(asked: readonly string[]): Promise<void> {
   const faults: string[] = []
   for (const name of stages) {
     try {
-      const { codeBytes } = await packageStage(name, bundles)
-      compileServerless(name)
+      const { stage, codeBytes } = await packageStage(stagePath(name), bundles)
+      compileServerless(stage.name)
       const sizes = [...codeBytes].map(([one, bytes]) => `${one} ${(bytes / 1e6).toFixed(2)} MB`)
-      process.stdout.write(`${name}: ${sizes.join(', ')}; build/deploy/${name}\n`)
+      process.stdout.write(`${stage.name}: ${sizes.join(', ')}; build/deploy/${stage.name}\n`)
       if ((codeBytes.get('ingest') ?? 0) > MAX_INGEST_BYTES) faults.push('ingest is larger than 2 MB')
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
