@@ -198,6 +198,42 @@ it('is not used where a broker does not trust its authority, and another is made
   expect(await serialNow(ports)).not.toBe(before)
 })
 
+it('moves to another authority once the brokers trust both, with no connection refused', async () => {
+  await putFirst()
+  const next = await mkdtemp(join(folder, 'next-'))
+  await makeAuthority(next, { name: 'broker', names: ['IP:127.0.0.1'] })
+  const both = join(folder, 'both.pem')
+  await writeFile(both, connection.ca + (await readFile(join(next, 'ca.crt'), 'utf8')))
+  const before = new Client()
+  await (await before.connected()).disconnect()
+  await expect(renew(next)).rejects.toMatchObject({ code: 'sink-denied' })
+  try {
+    await trust(both)
+    let moved: readonly string[] | undefined
+    for (let tries = 0; tries < 20 && moved === undefined; tries++) {
+      await sleep(200)
+      moved = await renew(next).catch(() => undefined)
+    }
+    expect(moved).toEqual(['log-in', 'promote'])
+    for (const client of [before, new Client()]) await (await client.connected()).disconnect()
+    expect(before.presented.size).toBe(1)
+    before.aheadMs += 61_000
+    await (await before.connected()).disconnect()
+    expect(before.presented.size).toBe(2)
+  } finally {
+    await trust(undefined)
+  }
+})
+
+/** What the mutual-TLS listener trusts in a moment: a PEM file, or what it began with. */
+async function trust(path: string | undefined): Promise<void> {
+  const name = 'listener.name.mtls.ssl.truststore.location'
+  const configEntries = path === undefined ? [] : [{ name, value: path }]
+  const resource = { type: kafkajs.ConfigResourceTypes.BROKER, name: '1', configEntries }
+  const admin = await cluster.admin()
+  await admin.alterConfigs({ validateOnly: false, resources: [resource] })
+}
+
 it('shows one that is about to end as overdue, one that has ended in one line, and renews it by a command', async () => {
   const file = join(folder, 'sealgate.yaml')
   const policy = await policyBy(connection.certificates)
