@@ -13,6 +13,7 @@ import { SECRET_ARN, stagedSecretsManager } from './adapters/secrets-manager.ts'
 import { certificateLife, type PublicKey } from './envelope/crypto.ts'
 import { type Environment, Reader } from './environment.ts'
 import { ConfigError, type Fault, Outage } from './errors.ts'
+import { readClientCertificate } from './keys/client-certificate.ts'
 import type { Rotation, RotationPolicy } from './keys/rotation.ts'
 import {
   readRotationPolicy,
@@ -24,7 +25,7 @@ import type { RotationView } from './keys/rotation-state.ts'
 import type { RotationPorts, ScramUsers } from './keys/rotation-steps.ts'
 import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from './local/stack.ts'
 import { localStagedSecrets, openLocalSecrets } from './local/secrets.ts'
-import type { Clock } from './ports.ts'
+import type { Clock, SecretStore } from './ports.ts'
 import {
   BROKER_SETTINGS,
   CONTROL_NAMES,
@@ -185,7 +186,7 @@ function rotationsOf(
   const view: RotationView = {
     ...{ ...more, clock, directory: { store, roots } },
     issuerOf: (rotation) => openIssuer(rotation, { folder, secrets: more.secrets, kafka, clock }),
-    watch: (rotation) => watched(entryOf.get(rotation), folder),
+    watch: (rotation, deadline) => watched(entryOf.get(rotation), folder, more.secrets, deadline),
   }
   return {
     policies: entries.map(({ rotation }) => ({ rotation, waits })),
@@ -205,18 +206,28 @@ const DAY_MS = 86_400_000
 async function watched(
   entry: RotationEntry | undefined,
   folder: string,
+  secrets: SecretStore,
+  deadline: number,
 ): ReturnType<NonNullable<RotationView['watch']>> {
-  const { since, period, file } = entry ?? {}
+  const { since, period, file, rotation } = entry ?? {}
+  if (rotation !== undefined && 'secret' in rotation) {
+    const { value } = await secrets.read(rotation.secret, deadline)
+    return untilEnd(Buffer.from(readClientCertificate(value, rotation.secret).certificate))
+  }
   if (file === undefined) {
     const dueAt = since === undefined || period === undefined ? null : (since + period) * 1000
     return { rotatedAt: since === undefined ? null : since * 1000, dueAt }
   }
   try {
-    const { from, until } = certificateLife(await readFile(resolve(folder, file)))
-    return { rotatedAt: from, dueAt: until - CERTIFICATE_DAYS * DAY_MS, endsAt: until }
+    return untilEnd(await readFile(resolve(folder, file)))
   } catch (cause) {
     throw new Outage('secret-unavailable', `${file} cannot be read as a certificate: name a PEM file`, {
       cause,
     })
   }
+}
+
+function untilEnd(pem: Uint8Array) {
+  const { from, until } = certificateLife(pem)
+  return { rotatedAt: from, dueAt: until - CERTIFICATE_DAYS * DAY_MS, endsAt: until }
 }

@@ -16,6 +16,7 @@ import { localSigner } from '../lib/keys/signer.ts'
 import { openRotations, type Rotations, type RotationTrust } from '../lib/rotation-runtime.ts'
 import { setEnvironment } from './secrets-endpoint.ts'
 import { selfSigned } from './self-signed.ts'
+import { startStagedSecrets } from './staged-secrets-endpoint.ts'
 
 const KEY = 'arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012'
 const SECRET = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:kafka'
@@ -158,6 +159,26 @@ describe('what else a policy names', () => {
     expect(rows[1]).toMatchObject({ state: 'unknown', overdue: true })
   })
 
+  it('is a certificate in a secret with its key', async () => {
+    const secrets = await startStagedSecrets()
+    try {
+      const { cert: certificate, key: privateKey } = selfSigned()
+      secrets.put(SECRET, JSON.stringify({ certificate, privateKey }))
+      const rotations = await opened(`  gate: { kind: certificate, secret: '${SECRET}' }\n`)
+      const row = () => rotationRow(rotations.policies[0]!, rotations.view, soon())
+      expect(await row()).toMatchObject({ state: 'current', endsAt: '2049-12-31T23:59:59Z', overdue: false })
+      secrets.put(SECRET, '{"certificate":"planted-secret"}')
+      const { state, overdue, reason } = await row()
+      expect([state, overdue, reason]).toEqual([
+        ...['unknown', true],
+        expect.stringContaining('It holds no certificate with its private key.'),
+      ])
+      expect(reason).not.toContain('planted')
+    } finally {
+      await secrets.end()
+    }
+  })
+
   it('is the directory, which is published again by the root', async () => {
     const rotations = await opened('  directory: { kind: directory }\n')
     const store = documentFile({
@@ -186,6 +207,7 @@ describe('what else a policy names', () => {
       `  a: { kind: signing-key, iss: x, secret: x }
   b: { kind: kms-key, key: 'alias/x' }
   c: { kind: scram, pointer: '${SECRET}-p', users: ['${SECRET}-a', u], msk: m }
+  d: { kind: client-certificate, secret: '${SECRET}', subject: CN=x, authority: ca.pem, authorityKey: ca.key }
 `,
     )
     const error: unknown = await opening.catch((reason: unknown) => reason)
@@ -196,6 +218,7 @@ describe('what else a policy names', () => {
       'Its secret is no ARN of Secrets Manager.',
       'Its msk is no ARN of an MSK cluster.',
       'MSK takes no users from secrets of such names.',
+      'Its authorityKey is no key.',
     ])
     await expect(opened('  - a\n')).rejects.toThrow('rotations: It is no map.')
     await expect(opened('  a: &x { kind: directory }\n  b: *x\n')).rejects.toThrow(ConfigError)

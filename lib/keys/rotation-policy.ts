@@ -58,7 +58,7 @@ const KINDS: Readonly<Record<KindName, Kind>> = {
   'kms-key': { needs: ['key'], may: ['period'], period: '365d' },
   directory: { needs: [], may: [], period: '' },
   'pseudonym-keys': { needs: ['since'], may: [], period: '' },
-  certificate: { needs: ['file'], may: [], period: '' },
+  certificate: { needs: [], may: ['file', 'secret'], period: '' },
   'directory-root': { needs: ['since'], may: ['period'], period: '365d' },
 }
 
@@ -172,7 +172,9 @@ class Reading {
     const users = needs.includes('users') ? this.#pair(fields.get('users'), `${path}.users`) : NO_PAIR
     const period = usual === '' ? undefined : this.#seconds(fields.get('period') ?? usual, `${path}.period`)
     const since = needs.includes('since') ? this.#time(fields.get('since'), `${path}.since`) : undefined
-    const file = kind === 'certificate' ? text('file') : undefined
+    const file = kind === 'certificate' && fields.has('file') ? text('file') : undefined
+    if (kind === 'certificate' && isFilled(file) === isFilled(fields.get('secret')))
+      this.#fault(path, 'Where it is, is not told once.', 'Set file (PEM), or secret.')
     const rotation = this.#rotation(kind, name, fields, users, period ?? 0)
     if (rotation.kind === 'signing-key')
       this.#checkOverlap(rotation.period, activationOf(waits) + overlapOf(waits), path)
@@ -207,9 +209,12 @@ class Reading {
       }
       case 'kms-key':
         return { kind, name, key: text('key'), period }
+      case 'certificate': {
+        const secret = text('secret')
+        return { kind, name, ...(secret !== '' && { secret }) }
+      }
       case 'directory':
       case 'pseudonym-keys':
-      case 'certificate':
       case 'directory-root':
         return { kind, name }
     }

@@ -87,6 +87,8 @@ export interface DirectoryRenewal extends Named {
 /** What no program rotates: its age or end is watched. */
 export interface Watched extends Named {
   readonly kind: 'pseudonym-keys' | 'certificate' | 'directory-root'
+  /** Holds the certificate, with its key, where that is in no file. */
+  readonly secret?: string
 }
 
 export type Rotation =

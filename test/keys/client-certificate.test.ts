@@ -147,6 +147,17 @@ describe('a policy of client certificates', () => {
     ])
   })
 
+  it('is watched alone, in one place', () => {
+    const watch = (fields: string) =>
+      readRotationPolicy(`rotations: { ca: { kind: certificate${fields} } }`, 'rotation.yaml')
+    expect(watch(', file: ca.pem').entries).toMatchObject([{ file: 'ca.pem' }])
+    expect(watch(', secret: s').entries).toMatchObject([{ rotation: { secret: 's' } }])
+    for (const fields of ['', ', file: ca.pem, secret: s'])
+      expect(() => watch(fields)).toThrow(
+        'rotations.ca: Where it is, is not told once. Set file (PEM), or secret.',
+      )
+  })
+
   it.each(['CN=gate', 'CN=gate.eu,OU=kafka,O=Example Inc.,L=Berlin,ST=BE,C=DE'])('knows %s', (subject) => {
     expect(isSubject(subject)).toBe(true)
   })
