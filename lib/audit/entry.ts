@@ -4,22 +4,7 @@
  */
 import { isObject, type JsonObject, type JsonValue, member } from '../contract/json.ts'
 import { REJECTION_CODES, type RejectionCode } from '../errors.ts'
-
-/** What may happen beside the decisions on records. Written on the `_control` chain. */
-export const CONTROL_TYPES = [
-  'audit.broken', // a break was found in a chain
-  'contracts.loaded',
-  ...(['directory.published', 'directory.renewed', 'directory.loaded'] as const), // the last: found, and not told of before
-  ...(['key.enrolled', 'key.activated', 'key.suspended', 'key.resumed', 'key.retired'] as const),
-  ...(['key.revoked', 'key.changed', 'key.destroyed', 'key.granted', 'key.withdrawn'] as const),
-  ...(['key.staged', 'key.promoted', 'key.rotated'] as const), // secrets and KMS keys
-  'position.initialised',
-  'position.restored',
-  'quarantine.redriven',
-  'subject.erased',
-] as const
-
-export type ControlType = (typeof CONTROL_TYPES)[number]
+import { CONTROL_TYPES, type ControlType } from './control-type.ts'
 
 /** The chain of entries that belong to no source record; its only partition is 0 and its offsets count its entries. */
 export const CONTROL_TOPIC = '_control'
