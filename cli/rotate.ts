@@ -219,7 +219,9 @@ function describe(step: RotationStep): string {
     case 'stage-certificate':
       return 'make a new key and its certificate, pending'
     case 'stage-password':
+      return `make a new password for ${step.username}, pending`
     case 'set-password':
+      return `tell the brokers the password in ${step.secret}`
     case 'log-in':
       return `${step.do} of ${step.secret}`
     case 'associate':

@@ -2,8 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CreateSecretCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
-import { type AclEntry, Kafka } from 'kafkajs'
+import type { AclEntry } from 'kafkajs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ingestHandler } from '../../functions/ingest-handler.ts'
 import { createKafkaSink } from '../../lib/adapters/kafka.ts'
@@ -22,9 +21,10 @@ import type { Message } from '../../lib/ports.ts'
 import { openRotations } from '../../lib/rotation-runtime.ts'
 import type { Emulator } from './emulators/emulator.ts'
 import { MOTO_MS, startMoto } from './emulators/moto.ts'
+import { isTaken, newPrincipal } from './scram-users.ts'
 import { orders, RealShop, totals, upTo } from './shop.ts'
 import { gateRights, prefixed, producerRights } from './stack/rights.ts'
-import { clientConfig, DEPLOYMENT } from './stack/stack.ts'
+import { DEPLOYMENT } from './stack/stack.ts'
 import { Cluster, connection, settings, soon, unique } from './world.ts'
 
 const clock = { now: () => Date.now() }
@@ -39,21 +39,6 @@ const recordsOf = ({ topic, messages }: SealedBatch): Message[] =>
     ...{ topic, ...message },
     headers: Object.entries(headers).map(([name, value]) => ({ name, value: Buffer.from(value) })),
   }))
-
-/** Whether the broker takes this login, by one look. */
-async function isTaken({ username, password }: ScramLogin): Promise<boolean> {
-  const sasl = { mechanism: 'scram-sha-512', username, password } as const
-  const client = new Kafka({ ...clientConfig(connection, 'admin'), sasl }).admin({ retry: { retries: 0 } })
-  try {
-    await client.connect()
-    return true
-  } catch (error) {
-    if (String(error).includes('SASL SCRAM SHA512 authentication failed')) return false
-    throw error
-  } finally {
-    await client.disconnect()
-  }
-}
 
 describe('a password', () => {
   it('is set for a new user, and set anew; the last one alone is good', async () => {
@@ -83,7 +68,7 @@ describe('a password', () => {
 })
 
 describe('rotation under load', () => {
-  const TURNS = 20
+  const TURNS = 10
   /** What clients are set to, and the waits that follow from it. */
   const SECRET_MAX_AGE_MS = 300
   const WAITS = '{ directoryGrace: 1s, secretHold: 1s, eventLife: 1s, margin: 1s, retention: 1d }'
@@ -100,9 +85,11 @@ describe('rotation under load', () => {
   beforeAll(async () => {
     moto = await startMoto()
     real = await RealShop.open({ 'message.timestamp.type': 'LogAppendTime' })
+    const suffix = unique()
+    const pair = (name: string): readonly [string, string] => [`${name}-a.${suffix}`, `${name}-b.${suffix}`]
     const pointers = {
-      gate: await newPrincipal('gate', gateAcl()),
-      shop: await newPrincipal('shop', producerRights([prefixed('source.')])),
+      gate: await newPrincipal(cluster, pair('gate'), gateAcl()),
+      shop: await newPrincipal(cluster, pair('shop'), producerRights([prefixed('source.')])),
     }
     const { folder } = real.shop
     const rows = Object.entries(pointers).map(
@@ -156,34 +143,6 @@ describe('rotation under load', () => {
       prefixed(`${DEPLOYMENT}.quarantine`),
     ]
     return gateRights({ deployment: DEPLOYMENT, sources: [prefixed('source.')], outputs })
-  }
-
-  /** Two users of the same rights, each in a secret, and a secret that names the first. */
-  async function newPrincipal(
-    name: string,
-    acl: readonly AclEntry[],
-  ): Promise<{ readonly pointer: string; readonly secrets: readonly string[] }> {
-    const client = new SecretsManagerClient({})
-    const keep = async (secret: string, login: ScramLogin): Promise<string> => {
-      const command = new CreateSecretCommand({ Name: secret, SecretString: JSON.stringify(login) })
-      return (await client.send(command)).ARN ?? ''
-    }
-    const suffix = unique()
-    const logins = ['a', 'b'].map((half) => ({ username: `${name}-${half}.${suffix}`, password: unique() }))
-    const administrator = await cluster.admin()
-    const secrets: string[] = []
-    for (const login of logins) {
-      await administrator.createAcls({
-        acl: acl.map((entry) => ({ ...entry, principal: `User:${login.username}` })),
-      })
-      await users.setPassword(login, soon())
-      secrets.push(await keep(login.username, login))
-    }
-    const [first] = logins
-    if (first === undefined) throw new Error('no user')
-    const pointer = await keep(`${name}.${suffix}`, first)
-    client.destroy()
-    return { pointer, secrets }
   }
 
   /** As whom the pointer says, where brokers want to know again every second. */
