@@ -30,7 +30,8 @@ import type { Value } from './template.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 export const STAGES = join(ROOT, 'deploy', 'stages')
-export const BUILD = join(ROOT, 'build', 'deploy')
+/** Where packages go, within the folder of serverless.yml. */
+export const buildFolder = (root: string): string => join(root, 'build', 'deploy')
 
 export interface Packaged {
   readonly stage: Stage
@@ -51,7 +52,7 @@ export const stagePath = (asked: string): string =>
 
 /** Writes build/deploy/STAGE, whole, or throws `ConfigError` with every fault and leaves none. */
 export async function packageStage(path: string, bundles: Bundles): Promise<Packaged> {
-  const folder = join(BUILD, basename(path).replace(/\.ya?ml$/, ''))
+  const folder = join(buildFolder(bundles.root), basename(path).replace(/\.ya?ml$/, ''))
   await rm(folder, { recursive: true, force: true })
   const { stage, contracts } = await readParts(path)
   try {
@@ -64,7 +65,7 @@ export async function packageStage(path: string, bundles: Bundles): Promise<Pack
       await zip(files, join(folder, `${plan.name}.zip`))
       await rm(files, { recursive: true })
     }
-    await writeTemplates(stage, outputTopics(contracts, stage), folder)
+    await writeTemplates(stage, outputTopics(contracts, stage), folder, relative(bundles.root, folder))
     return { stage, folder, codeBytes }
   } catch (error) {
     await rm(folder, { recursive: true, force: true })
@@ -74,14 +75,20 @@ export async function packageStage(path: string, bundles: Bundles): Promise<Pack
 
 /** The functions' code, bundled once for all stages. */
 export class Bundles {
+  readonly root: string
   readonly #sizes = new Map<FunctionName, number>()
 
+  /** @param root where build/deploy is written: the checkout, or for a test a folder of its own */
+  constructor(root: string = ROOT) {
+    this.root = root
+  }
+
   async copy(name: FunctionName, folder: string): Promise<number> {
-    const code = join(BUILD, '.code', name)
+    const code = join(buildFolder(this.root), '.code', name)
     let size = this.#sizes.get(name)
     if (size === undefined) {
       await rm(code, { recursive: true, force: true })
-      size = await bundleFunction(name, code, join(BUILD, 'maps', name))
+      size = await bundleFunction(name, code, join(buildFolder(this.root), 'maps', name))
       this.#sizes.set(name, size)
     }
     for (const file of await readdir(code)) await copyFile(join(code, file), join(folder, file))
@@ -177,9 +184,13 @@ function settingOf(value: Value, { region, account }: Stage, files: string): str
     : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_created-AbCdEf`
 }
 
-async function writeTemplates(stage: Stage, outputs: readonly string[], folder: string): Promise<void> {
-  const packages = `${relative(ROOT, folder)}/`
-  const values = serverlessValues(deploymentOf(stage, outputs, oslsFunctionId), packages)
+async function writeTemplates(
+  stage: Stage,
+  outputs: readonly string[],
+  folder: string,
+  fromServerless: string,
+): Promise<void> {
+  const values = serverlessValues(deploymentOf(stage, outputs, oslsFunctionId), `${fromServerless}/`)
   await writeFile(join(folder, 'serverless.json'), JSON.stringify(values, null, 1))
   await writeFile(join(folder, 'template.yaml'), samText(stage, outputs, ''))
   await writeFile(join(folder, 'key-policies.json'), `${JSON.stringify(givenKeks(stage), null, 2)}\n`)

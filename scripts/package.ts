@@ -3,12 +3,13 @@
  * build/deploy/STAGE, SAM's template beside them, what osls deploys in serverless/; the example's as template.yaml too.
  */
 import { spawnSync } from 'node:child_process'
+import { copyFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { outputTopics } from '../deploy/rights.ts'
 import {
-  BUILD,
+  buildFolder,
   Bundles,
   packageStage,
   readParts,
@@ -30,16 +31,18 @@ export async function exampleTemplate(): Promise<string> {
 }
 
 /** Where osls's deployment of a stage lies: for osls deploy --package. */
-export const compiledFolder = (stage: string): string => join(BUILD, stage, 'serverless')
+export const compiledFolder = (stage: string, root: string = ROOT): string =>
+  join(buildFolder(root), stage, 'serverless')
 
 /** Compiles serverless.yml for a packaged stage. */
-export function compileServerless(stage: string): void {
+export function compileServerless(stage: string, root: string = ROOT): void {
+  if (root !== ROOT) copyFileSync(join(ROOT, 'serverless.yml'), join(root, 'serverless.yml'))
   const osls = join(createRequire(import.meta.url).resolve('osls/package.json'), '../bin/serverless.js')
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [osls, 'package', '--stage', stage, '--package', compiledFolder(stage)],
+    [osls, 'package', '--stage', stage, '--package', compiledFolder(stage, root)],
     // Nothing is asked of AWS; credentials that happen to be there are none of its business.
-    { cwd: ROOT, encoding: 'utf8', env: { PATH: process.env['PATH'], HOME: process.env['HOME'], CI: '1' } },
+    { cwd: root, encoding: 'utf8', env: { PATH: process.env['PATH'], HOME: process.env['HOME'], CI: '1' } },
   )
   if (status !== 0) throw new Error(`osls package --stage ${stage}:\n${`${stdout}${stderr}`.slice(0, 4000)}`)
 }

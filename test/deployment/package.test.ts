@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import { inflateRawSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { BUILD, Bundles, packageStage, stageNames, stagePath, STAGES } from '../../deploy/package.ts'
+import { buildFolder, Bundles, packageStage, stageNames, stagePath, STAGES } from '../../deploy/package.ts'
 import { compiledFolder, compileServerless } from '../../scripts/package.ts'
 import { templateFaults } from '../../lib/template-faults.ts'
 import { nodeOf, ofType } from './compiled.ts'
@@ -26,14 +26,16 @@ const FUNCTIONS = ['ingest', 'rotate', 'keys'] as const
 
 describe('npm run package', () => {
   it('makes packages that start in Lambda’s place, the same bytes each time, ingest at most 2 MB', async () => {
-    const bundles = new Bundles()
+    const bundles = new Bundles(folder)
     const { codeBytes } = await packageStage(stagePath('example'), bundles)
     expect(codeBytes.get('ingest')).toBeLessThanOrEqual(2_000_000)
     const zips = FUNCTIONS.map(zipDigest)
-    const values: unknown = JSON.parse(readFileSync(join(BUILD, 'example/serverless.json'), 'utf8'))
+    const values: unknown = JSON.parse(
+      readFileSync(join(buildFolder(folder), 'example/serverless.json'), 'utf8'),
+    )
     await Promise.all(
       FUNCTIONS.map(async (name) => {
-        const place = join(folder, name)
+        const place = join(folder, 'lambda', name)
         const names = unzip(readFileSync(zipOf(name)), place)
         expect(names).toContain('index.mjs')
         expect(names.filter((file) => file.endsWith('.map'))).toEqual([])
@@ -52,11 +54,12 @@ describe('npm run package', () => {
     )
     await packageStage(stagePath('example'), bundles)
     expect(FUNCTIONS.map(zipDigest)).toEqual(zips)
-  })
+    // Three bundles and four processes take seconds, and more where others work too.
+  }, 90_000)
 
   it('compiles serverless.yml by osls, offline, into a template without faults', () => {
-    compileServerless('example')
-    const file = join(compiledFolder('example'), 'cloudformation-template-update-stack.json')
+    compileServerless('example', folder)
+    const file = join(compiledFolder('example', folder), 'cloudformation-template-update-stack.json')
     const template: unknown = JSON.parse(readFileSync(file, 'utf8'))
     expect(templateFaults(template, file)).toEqual([])
     expect(ofType(template, 'AWS::Lambda::EventSourceMapping')).toHaveLength(2)
@@ -82,7 +85,7 @@ describe('npm run package', () => {
     expect(lines.map((line) => /broken\.yml: ([a-zA-Z.]+)/.exec(line)?.[1]).sort()).toEqual([
       ...['cluster.arn', 'failureMode', 'region', 'rotation'],
     ])
-    expect(existsSync(join(BUILD, 'broken'))).toBe(false)
+    expect(existsSync(join(buildFolder(join(STAGES, '../..')), 'broken'))).toBe(false)
     expect(run('none').stderr).toContain('There is no such stage')
   })
 
@@ -102,7 +105,7 @@ describe('npm run package', () => {
     expect(status).toBe(2)
     expect(stderr).toContain('SEALGATE_CHANNELS: No contract has the channel refunds')
     expect(stderr).toContain('SEALGATE_PSEUDONYMS: It is not set')
-    expect(existsSync(join(BUILD, 'unfit'))).toBe(false)
+    expect(existsSync(join(buildFolder(join(STAGES, '../..')), 'unfit'))).toBe(false)
   })
 
   it('has for every example stage what sam deploy takes from samconfig.toml', async () => {
@@ -125,7 +128,7 @@ const run = (stage: string) =>
     timeout: 25_000,
   })
 
-const zipOf = (name: string): string => join(BUILD, 'example', `${name}.zip`)
+const zipOf = (name: string): string => join(buildFolder(folder), 'example', `${name}.zip`)
 
 const zipDigest = (name: string): string =>
   createHash('sha256')
