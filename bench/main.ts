@@ -14,6 +14,7 @@ import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
 import { revocation } from './revocation.ts'
 import { sealing } from './sealing.ts'
 import { stages } from './stages.ts'
+import { telemetry } from './telemetry.ts'
 
 const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> = {
   admission,
@@ -22,6 +23,7 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   contracts,
   stages,
   'data-keys': dataKeys,
+  telemetry,
   kafka,
   'kafka-stages': kafkaStages,
   'kafka-memory': kafkaMemory,
@@ -30,7 +32,7 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
 
 /** Those that no peer is measured in. */
 const ALONE = new Set([
-  ...['contracts', 'stages', 'data-keys', 'kafka', 'kafka-stages', 'kafka-memory', 'revocation'],
+  ...['contracts', 'stages', 'data-keys', 'telemetry', 'kafka', 'kafka-stages', 'kafka-memory', 'revocation'],
 ])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`

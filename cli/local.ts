@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { ingestHandler } from '../functions/ingest-handler.ts'
 import { observers } from '../lib/admission/observer.ts'
-import { createIngest } from '../lib/admission/slice.ts'
-import { type PrometheusMetrics, prometheusMetrics } from '../lib/adapters/prometheus.ts'
+import { createIngest, type GateKeyCounts } from '../lib/admission/slice.ts'
+import type { PrometheusMetrics } from '../lib/adapters/prometheus.ts'
 import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle } from '../lib/contract/bundle.ts'
 import { checkContracts } from '../lib/contract/load.ts'
@@ -126,17 +126,8 @@ interface RunningGate {
 }
 
 async function startGate(stack: Stack, { folder, metricsPort }: StartOptions): Promise<RunningGate> {
-  const metrics: PrometheusMetrics | undefined =
-    metricsPort === undefined
-      ? undefined
-      : prometheusMetrics(
-          {
-            keyCounts: () => gate.keyCounts(),
-            waiting: () => waitingIn(stack),
-            overdue: () => overdueIn(folder, stack.clock),
-          },
-          stack.clock,
-        )
+  const metrics =
+    metricsPort === undefined ? undefined : await metricsOf(stack, folder, () => gate.keyCounts())
   const parts = stack.gateParts()
   const told = metrics === undefined ? {} : { observer: observers([metrics.observer]) }
   const gate = createGate(createIngest({ ...parts, ...told }), 'throw')
@@ -160,6 +151,17 @@ async function startGate(stack: Stack, { folder, metricsPort }: StartOptions): P
       await gate.close()
     },
   }
+}
+
+/** Most runs need no library for it. */
+async function metricsOf(
+  stack: Stack,
+  folder: string,
+  keyCounts: () => GateKeyCounts | undefined,
+): Promise<PrometheusMetrics> {
+  const { prometheusMetrics } = await import('../lib/adapters/prometheus.ts')
+  const asked = { keyCounts, waiting: () => waitingIn(stack), overdue: () => overdueIn(folder, stack.clock) }
+  return prometheusMetrics(asked, stack.clock)
 }
 
 /** What is not decided yet, of each source partition. */

@@ -43,6 +43,14 @@ describe('npm run bench', () => {
     expect(result['down']?.refused).toBeGreaterThan(0)
   }, 60_000)
 
+  test('telemetry --json compares slices that nobody looks at with those that are told of, and prints nothing else', () => {
+    const { stdout, status } = bench('telemetry', '--json', '--quick')
+    expect(status).toBe(0)
+    const { rows }: { rows: { arm: string; microseconds: { median: number } }[] } = JSON.parse(stdout)
+    expect(rows).toHaveLength(3)
+    for (const { microseconds } of rows) expect(microseconds.median).toBeGreaterThan(0)
+  }, 60_000)
+
   test('names the benchmarks that there are where one is asked for that is not, with exit code 2', () => {
     const { stdout, stderr, status } = bench('admision')
     expect(status).toBe(2)
