@@ -15,7 +15,15 @@ const text = readFileSync(join(STAGES, '../../template.yaml'), 'utf8')
 const template = parseTemplate(text)
 const stages = ['example', 'example-iam', 'example-mtls'] as const
 
-async function templateOf(stage: string): Promise<unknown> {
+/** Checking its contracts takes a while: each stage's template is made once. */
+const made = new Map<string, Promise<unknown>>()
+function templateOf(stage: string): Promise<unknown> {
+  const known = made.get(stage) ?? makeTemplate(stage)
+  made.set(stage, known)
+  return known
+}
+
+async function makeTemplate(stage: string): Promise<unknown> {
   const parts = await readParts(join(STAGES, `${stage}.yml`))
   return parseTemplate(samText(parts.stage, ['orders.fulfilment'], ''))
 }
@@ -145,12 +153,12 @@ describe('failure mode', () => {
 
   it('is set by one switch', async () => {
     for (const stage of stages) {
-      const made = await templateOf(stage)
-      const [gate] = ofType(made, 'AWS::Serverless::Function')
+      const whole = await templateOf(stage)
+      const [gate] = ofType(whole, 'AWS::Serverless::Function')
       const told = nodeOf(nodeOf(gate?.properties['Environment'])['Variables'])
       const isPartial = stage === 'example-iam'
       expect(told['SEALGATE_FAILURE_MODE']).toBe(isPartial ? 'partial' : 'throw')
-      const mappings = ofType(made, 'AWS::Lambda::EventSourceMapping')
+      const mappings = ofType(whole, 'AWS::Lambda::EventSourceMapping')
       expect(mappings).toHaveLength(2)
       for (const { properties } of mappings)
         expect(properties['FunctionResponseTypes']).toEqual(
