@@ -44,7 +44,7 @@ let source: KafkaSource
 let policies: ReadonlyMap<string, RotationPolicy>
 let ports: RotationPorts
 let poller: Poller
-let consumer: Consumer
+let consumer: Consumer | undefined
 const openers: Opener[] = []
 const sealers: Sealer[] = []
 
@@ -77,7 +77,7 @@ beforeAll(async () => {
   sealers.push(await real.sealer({ signer: await signer(PRODUCER_SECRET) }), await real.sealer())
 })
 afterAll(async () => {
-  await consumer.disconnect()
+  await consumer?.disconnect()
   await poller.stop()
   for (const opener of openers) opener.close()
   await source.close()
@@ -97,7 +97,7 @@ async function enrolProducer(): Promise<void> {
     (draft) => draft.enrol({ iss: PRODUCER, key, state: 'active', notBefore, notAfter: notBefore + 100_000 }),
     soon(),
   )
-  await ports.secrets.stage(PRODUCER_SECRET, value, 'AWSCURRENT', 'first', soon())
+  await ports.secrets.stage(PRODUCER_SECRET, value, 'AWSCURRENT', '0'.repeat(32), soon())
 }
 
 class Died extends Error {
