@@ -256,7 +256,8 @@ function foundJson({ auditPartition, auditOffset, entry }: FoundEntry): string {
 function describeFound({ entry }: FoundEntry): string {
   const decision = entry.kind === 'event.admitted' || entry.kind === 'event.rejected' ? entry : undefined
   const event = decision?.event ?? undefined
-  const who = principalOf(entry) ?? (event === undefined ? '(not proven)' : `(claims ${event.iss})`)
+  const nobody = decision === undefined ? '(not known)' : '(not proven)'
+  const who = principalOf(entry) ?? (event === undefined ? nobody : `(claims ${event.iss})`)
   const what =
     decision === undefined
       ? 'resource' in entry

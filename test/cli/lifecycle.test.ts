@@ -1,8 +1,12 @@
 /** What commands that change keys tell the audit: on an embedded stack, and where the audit cannot be told. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createIngest } from '../../lib/admission/slice.ts'
 import { polledLog, startPoller } from '../../lib/local/poller.ts'
@@ -77,6 +81,29 @@ describe('on an embedded stack', () => {
     expect((await sealgate(at('directory', 'publish', '--by', ' '))).status).toBe(2)
   })
 
+  it('has what a rotation does, in its order; where it cannot be told, the command says so', async () => {
+    const done = JSON.parse(await ok(at('rotate', 'gateway', '--now', '--by', 'ann', '--json')))
+    expect(done).toMatchObject({ done: [{ step: 'stage-key' }, { step: 'enrol-key' }], audited: true })
+    const [staged, ...rest] = (await story()).filter((one) => one.includes('User:ann'))
+    expect(staged).toBe('key.staged secret:signing-gateway User:ann success')
+    expect(rest).toEqual([
+      expect.stringMatching(/^directory\.published directory:\d+ User:ann success$/),
+      expect.stringMatching(/^key\.enrolled key:\S+ User:ann success$/),
+    ])
+    await ok(at('rotate', 'directory', '--now', '--dry-run'))
+    const renewed = JSON.parse(await ok(at('rotate', 'directory', '--now', '--by', 'ann', '--json')))
+    expect(renewed).toMatchObject({ done: [{ step: 'renew-directory' }], audited: true })
+    expect((await story('--type', 'directory.renewed')).length).toBe(1)
+    await shop.log.commitGroup([
+      { group: 'local.shadow.v1', topic: AUDIT_TOPIC, partition: 0, next: 0n, metadata: new Uint8Array() },
+    ])
+    const untold = await sealgate(at('rotate', 'directory', '--now'))
+    expect([untold.status, untold.err]).toEqual([
+      3,
+      expect.stringContaining('not audited What was done stands.'),
+    ])
+  })
+
   it('goes on after its last segment where its position was damaged, and only then', async () => {
     const restore = (): Promise<Ran> =>
       sealgate(at('position', 'restore', AUDIT_TOPIC, '--by', 'ann', '--json'))
@@ -100,6 +127,35 @@ describe('on an embedded stack', () => {
       headsKnown: true,
     })
     expect((await sealgate(at('position', 'init', AUDIT_TOPIC))).err).toContain('It has a position already')
+  })
+
+  it('misses no version whenever those who publish are killed, two at a time, and is whole', async () => {
+    const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+    const path = join(shop.folder, 'keys', 'directory.jws')
+    for (let round = 0; round < 5; round++) {
+      const both = [1, 2].map(() =>
+        spawn(process.execPath, [main, ...at('directory', 'publish')], { env: {}, stdio: 'ignore' }),
+      )
+      const ended = both.map((child) => once(child, 'close'))
+      await sleep(500 + 250 * round)
+      for (const child of both) child.kill('SIGKILL')
+      await Promise.all(ended)
+      // As an operator would, whom the next command tells of it.
+      await rm(`${path}.lock`, { force: true })
+    }
+    const last = JSON.parse(await ok(at('directory', 'publish', '--json')))
+    const known = new Set<number>()
+    for (const one of await story('--type', 'directory.*')) {
+      const [, from = '', to = from] = /directory:(\d+)(?:\.\.(\d+))? /.exec(one) ?? []
+      for (let version = Number(from); version <= Number(to); version++) known.add(version)
+    }
+    expect([...known].sort((a, b) => a - b)).toEqual(
+      Array.from({ length: last.version }, (_, index) => index + 1),
+    )
+    expect(JSON.parse(await ok(at('audit', 'verify', '--json')))).toMatchObject({
+      verified: true,
+      headsKnown: true,
+    })
   })
 
   it('keys touched tells what a key signed from what only named it, with where it went', async () => {
