@@ -8,7 +8,8 @@ import { ZipFile } from 'yazl'
 import { buildBundle } from '../lib/contract/bundle.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
-import { readRotationSettings } from '../lib/rotation-runtime.ts'
+import type { RotationEntry } from '../lib/keys/rotation-policy.ts'
+import { openRotations, readRotationSettings } from '../lib/rotation-runtime.ts'
 import { readKeysSettings, readSettings } from '../lib/settings.ts'
 import { bundleFunction } from '../scripts/bundle.ts'
 import { deploymentOf } from './deployment.ts'
@@ -142,9 +143,8 @@ async function addFiles(
   if (name === 'rotate') {
     copies.push(['rotation', stage.rotation, ROTATION_FILE])
     const beside = dirname(stage.rotation)
-    for (const { file } of stage.rotations)
-      if (file !== undefined)
-        copies.push(['rotation', resolve(beside, file), relative(beside, resolve(beside, file))])
+    for (const file of stage.rotations.flatMap(filesOf))
+      copies.push(['rotation', resolve(beside, file), relative(beside, resolve(beside, file))])
   }
   const faults: Fault[] = []
   for (const [where, from, to] of copies) {
@@ -163,6 +163,12 @@ async function addFiles(
   if (faults.length > 0) throw new ConfigError(faults)
 }
 
+/** The files that a rotation names, beside its policy. */
+const filesOf = ({ file, rotation }: RotationEntry): readonly string[] => [
+  ...(file === undefined ? [] : [file]),
+  ...(rotation.kind === 'client-certificate' ? [rotation.authority] : []),
+]
+
 /** What the function would say at its start, said now: by its own reader, of its own files. */
 function checkSettings({ name, environment, functionName }: FunctionPlan, stage: Stage, files: string): void {
   const told = Object.entries(environment).map(
@@ -171,7 +177,10 @@ function checkSettings({ name, environment, functionName }: FunctionPlan, stage:
   const seen = { ...Object.fromEntries(told), AWS_LAMBDA_FUNCTION_NAME: functionName }
   if (name === 'ingest') readSettings(seen)
   else if (name === 'keys') readKeysSettings(seen)
-  else readRotationSettings(seen)
+  else {
+    const settings = readRotationSettings(seen)
+    openRotations(settings, settings.policy, { now: () => Date.now() })
+  }
 }
 
 const FILES = [CONTRACTS_FILE, ROOTS_FILE, ROTATION_FILE, CA_FILE]

@@ -207,7 +207,13 @@ function directoryRights(stage: Stage, how: 'read' | 'write'): readonly Statemen
 /** What its policy has it rotate, and nothing else. */
 function rotating(stage: Stage): readonly Statement[] {
   const rotations = stage.rotations.map(({ rotation }) => rotation)
-  const secrets = [...new Set(rotations.flatMap(secretsOf))]
+  const watched = rotations.filter(({ kind }) => kind === 'certificate').flatMap(secretsOf)
+  const changed = rotations.filter(({ kind }) => kind !== 'certificate').flatMap(secretsOf)
+  const authorities = rotations.flatMap((one) =>
+    one.kind === 'client-certificate' ? [one.authorityKey] : [],
+  )
+  const read = [...watched, ...authorities.filter(isSecret)]
+  const issuing = authorities.filter((key) => key.startsWith('arn:') && !isSecret(key))
   const keys = rotations.flatMap((one) => (one.kind === 'kms-key' ? [one.key] : []))
   const clusters = rotations.flatMap((one) => (one.kind === 'scram' && one.msk ? [one.msk] : []))
   return [
@@ -217,7 +223,9 @@ function rotating(stage: Stage): readonly Statement[] {
     ...(stage.lifecycleAudit === 'none'
       ? []
       : [...signingRights(stage), ...kafkaWriting(stage, [stage.auditTopic])]),
-    ...(secrets.length === 0
+    ...(read.length === 0 ? [] : secretRights(stage, [...new Set(read)])),
+    ...(issuing.length === 0 ? [] : [allow(['kms:GetPublicKey', 'kms:Sign'], [...new Set(issuing)])]),
+    ...(changed.length === 0
       ? []
       : [
           allow(
@@ -225,7 +233,7 @@ function rotating(stage: Stage): readonly Statement[] {
               ...['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'],
               ...['secretsmanager:PutSecretValue', 'secretsmanager:UpdateSecretVersionStage'],
             ],
-            secrets,
+            [...new Set(changed)],
           ),
           viaSecretsManager(stage, ['kms:Decrypt', 'kms:GenerateDataKey']),
         ]),

@@ -150,7 +150,7 @@ export function readStage(text: string, path: string): Stage {
         authentication === 'iam'
           ? read.none('cluster.secret', 'With IAM the role is who we are: leave it out.')
           : authentication === 'scram'
-            ? given('cluster.secret', MSK_SECRET_ARN, 'a secret whose name begins with AmazonMSK_')
+            ? given('cluster.secret', SECRET_ARN, 'a secret with user name and password')
             : arn('cluster.secret', SECRET_ARN, 'a secret with certificate and private key'),
       ca: ca === undefined ? undefined : file(ca),
       transactionTimeoutMs: read.integer(
@@ -245,6 +245,19 @@ export function readStage(text: string, path: string): Stage {
 /** What is well formed and does not go together. */
 function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number): void {
   const { cluster, network, pollers, failureMode } = stage
+  // MSK takes users from secrets of such names; who rotates two of them logs in by a third, which points at one.
+  const pointers = stage.rotations.flatMap(({ rotation: one }) => (one.kind === 'scram' ? [one.pointer] : []))
+  const { authentication, secret = CREATE } = cluster
+  if (
+    authentication === 'scram' &&
+    ![CREATE, '', ...pointers].includes(secret) &&
+    !MSK_SECRET_ARN.test(secret)
+  )
+    read.fault(
+      'cluster.secret',
+      'MSK takes no user from a secret of such a name, and no rotation points by it.',
+      'Name one that begins with AmazonMSK_, or the pointer of a scram rotation.',
+    )
   if (failureMode === 'partial' && pollers === undefined)
     read.fault(
       'failureMode',
@@ -289,6 +302,13 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     if (new Set(ids).size < ids.length)
       read.fault(list, 'Two names differ in nothing but punctuation.', 'Rename one.')
   }
+  for (const { rotation } of stage.rotations)
+    if (rotation.kind === 'client-certificate' && rotation.authorityKey.startsWith('file:'))
+      read.fault(
+        'rotation',
+        `${rotation.name}: its authority's key would lie in the package.`,
+        'Put it into KMS.',
+      )
   if (!LOG_DAYS.includes(stage.logDays))
     read.fault('logDays', 'CloudWatch keeps logs for no such time.', `Set one of ${LOG_DAYS.join(', ')}.`)
   if (stage.rotations.length > 0 && !stage.rotations.some(({ rotation }) => rotation.kind === 'directory')) {

@@ -72,7 +72,15 @@ function bucket(stage: Stage): Resources {
 
 function signingKey(stage: Stage): Resource {
   const roles = [roleId('ingest'), ...(stage.lifecycleAudit === 'kafka' ? [roleId('rotate')] : [])]
-  const users = [...roles.map((role) => attribute(role, 'Arn')), ...(stage.enroller ? [stage.enroller] : [])]
+  const gate = {
+    ...allow(['kms:Sign'], '*'),
+    Principal: { AWS: roles.map((role) => attribute(role, 'Arn')) },
+  }
+  const { enroller } = stage
+  const proof = enroller && {
+    ...allow(['kms:GetPublicKey', 'kms:Sign'], '*'),
+    Principal: { AWS: enroller },
+  }
   return {
     Type: 'AWS::KMS::Key',
     ...RETAINED,
@@ -81,10 +89,7 @@ function signingKey(stage: Stage): Resource {
       KeySpec: 'ECC_NIST_EDWARDS25519',
       KeyUsage: 'SIGN_VERIFY',
       PendingWindowInDays: 30,
-      KeyPolicy: policyDocument([
-        administration(stage),
-        { ...allow(['kms:Sign'], '*'), Principal: { AWS: users } },
-      ]),
+      KeyPolicy: policyDocument([administration(stage), gate, ...(proof ? [proof] : [])]),
     },
   }
 }

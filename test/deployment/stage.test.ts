@@ -1,5 +1,6 @@
 /** A stage's parameters: what is wrong with them is told at once, with its line, and packages nothing. */
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { STAGES } from '../../deploy/package.ts'
@@ -111,7 +112,7 @@ describe('a stage', () => {
     ],
     [
       'cluster.secret',
-      'a name that MSK does not take',
+      'a name that MSK does not take, and no pointer',
       [['secret: create', 'secret: arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-Ab12Cd']],
     ],
     [
@@ -149,6 +150,29 @@ describe('a stage', () => {
     ['logDays', 'a time that CloudWatch does not keep', [['enabled: false', 'logDays: 42']]],
   ])('is refused for %s: %s', (where, _, edits) => {
     expect(placesOf(edited(...edits))).toEqual([where])
+  })
+
+  it('may log in by the secret that points at one of two users, where they are rotated', () => {
+    const secret = 'arn:aws:secretsmanager:eu-west-1:123456789012:secret:'
+    const files = mkdtempSync(join(tmpdir(), 'sealgate-stage-'))
+    const rotation = join(files, 'rotation.yaml')
+    const row = (pointer: string): string => `rotations:
+  directory: { kind: directory }
+  gate: { kind: scram, pointer: '${secret}${pointer}', users: ['${secret}AmazonMSK_a-Ab12Cd', '${secret}AmazonMSK_b-Ab12Cd'] }
+  tls: { kind: client-certificate, secret: '${secret}c-Ab12Cd', subject: 'CN=gate', authority: ca.pem, authorityKey: 'file:ca.key' }
+`
+    const by = [
+      ['secret: create', `secret: ${secret}gate-Ab12Cd`],
+      ['example/rotation.yaml', rotation],
+    ] as const
+    const told = (pointer: string): string[] => {
+      writeFileSync(rotation, row(pointer))
+      return placesOf(edited(...by))
+    }
+    // The key of the authority may not lie beside the policy.
+    expect(told('gate-Ab12Cd')).toEqual(['rotation'])
+    expect(told('other-Ab12Cd')).toEqual(['cluster.secret', 'rotation'])
+    rmSync(files, { recursive: true })
   })
 
   it('may not leave the key directory to expire', () => {
