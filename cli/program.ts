@@ -8,6 +8,7 @@ import { openAudit } from './audit-place.ts'
 import { addConformanceCommand } from './conformance.ts'
 import { addContractsCommands } from './contracts.ts'
 import { addDirectoryCommands } from './directory.ts'
+import { addDoctorCommand } from './doctor.ts'
 import { addInspectCommand } from './inspect.ts'
 import { addInvokeCommands } from './invoke.ts'
 import { EXIT, fail } from './io.ts'
@@ -18,6 +19,7 @@ import { addQuarantineCommands } from './quarantine.ts'
 import { addRotateCommands } from './rotate.ts'
 import { addSealCommands } from './seal.ts'
 import { addSendCommand } from './send.ts'
+import { addSetupCommands } from './setup.ts'
 import { addTailCommand } from './tail.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -64,6 +66,8 @@ function newProgram(terminal: Terminal): Command {
   addDirectoryCommands(program, terminal)
   addKeysCommands(program, terminal)
   addRotateCommands(program, terminal)
+  addSetupCommands(program, terminal)
+  addDoctorCommand(program, terminal)
   addInvokeCommands(program, terminal)
   addContractsCommands(program, terminal)
   addConformanceCommand(program, terminal)

@@ -70,12 +70,16 @@ export interface KeySettings extends TrustSettings {
   readonly rootKey: SigningSettings | undefined
 }
 
-/** What sealing and opening need besides. */
-export interface EventSettings extends TopicSettings {
-  readonly directory: DirectorySettings
+/** Topics, with the contracts that say what they are for. */
+export interface DeploymentSettings extends TopicSettings {
   readonly contracts: Contracts
   /** Output channels whose topic is named otherwise. */
   readonly topics: ReadonlyMap<string, string>
+}
+
+/** What sealing and opening need besides. */
+export interface EventSettings extends DeploymentSettings {
+  readonly directory: DirectorySettings
   /** The folder of an embedded key service; undefined: AWS KMS. */
   readonly keyServiceFolder: string | undefined
   /** By issuer: the key that it signs with, and its KEK where the directory gives it several. */
@@ -164,6 +168,14 @@ const beside = (where: string, other: string): ConfigError =>
 export function readTopicSettings(given: Given, needsDirectory: boolean): TopicSettings {
   const reading = new Reading(given)
   const settings = reading.topics(needsDirectory)
+  reading.finish()
+  return settings
+}
+
+/** What a cluster is to be made ready for: topics and contracts. */
+export async function readDeploymentSettings(given: Given): Promise<DeploymentSettings> {
+  const reading = new Reading(given)
+  const settings = await reading.deployment(false)
   reading.finish()
   return settings
 }
@@ -276,21 +288,25 @@ class Reading {
       this.#refuseOpen('SEALGATE_SIGNING_KEY', file.slice('file:'.length))
   }
 
+  async deployment(needsDirectory: boolean): Promise<DeploymentSettings> {
+    const reader = this.#reader
+    const settings = this.topics(needsDirectory)
+    const contracts = await this.#contracts()
+    const topics = reader.pairs('SEALGATE_TOPICS', 'channel=topic')
+    const topicOf = (channel: string): string => topics.get(channel) ?? channel
+    const { channels: sources, auditTopic, quarantineTopic } = settings
+    reader.faults.push(...topicFaults(contracts, { sources, auditTopic, quarantineTopic, topicOf }))
+    return { ...settings, contracts, topics }
+  }
+
   async events(): Promise<EventSettings> {
     const reader = this.#reader
-    const topics = this.topics(true)
     const kids = reader.pairs('SEALGATE_SIGNING_KIDS', 'issuer=kid')
     const keys = reader.pairs('SEALGATE_SIGNING_KEYS', 'issuer=file:PATH or issuer=ARN', SIGNING_KEY)
-    const contracts = await this.#contracts()
-    const outputs = reader.pairs('SEALGATE_TOPICS', 'channel=topic')
-    const topicOf = (channel: string): string => outputs.get(channel) ?? channel
-    const { channels: sources, auditTopic, quarantineTopic } = topics
-    reader.faults.push(...topicFaults(contracts, { sources, auditTopic, quarantineTopic, topicOf }))
+    const deployment = await this.deployment(true)
     return {
-      ...topics,
-      directory: topics.directory ?? this.#directory(),
-      contracts,
-      topics: outputs,
+      ...deployment,
+      directory: deployment.directory ?? this.#directory(),
       keyServiceFolder: this.#keyServiceFolder(),
       signing: new Map(
         Array.from(keys, ([iss, key]) => [iss, this.#signing('SEALGATE_SIGNING_KEYS', key, kids.get(iss))]),

@@ -101,7 +101,7 @@ declare module 'kafkajs/src/cluster/index.js' {
     }): Promise<unknown>
     readonly nodeId: string | number
     /** By api key; what a broker does not know is left out. */
-    readonly versions: Readonly<Record<number, object>>
+    readonly versions: Readonly<Record<number, { readonly maxVersion: number }>>
     readonly connectionPool: { send<D, T>(request: BrokerRequest<D, T>): Promise<T> }
     findGroupCoordinator(query: CoordinatorQuery): Promise<CoordinatorAnswer>
     initProducerId(request: unknown): Promise<unknown>
@@ -279,6 +279,10 @@ declare module 'kafkajs/src/protocol/encoder.js' {
     size(): number
     writeInt8(value: number): this
     writeInt32(value: number): this
+    writeBoolean(value: boolean): this
+    writeString(value: string | null): this
+    /** Of texts as such; of others by their own encoders. */
+    writeArray(value: readonly (string | Encoder)[]): this
     writeUVarInt(value: number): this
     writeUVarIntString(value: string): this
     writeUVarIntBytes(value: Buffer): this
@@ -290,8 +294,15 @@ declare module 'kafkajs/src/protocol/encoder.js' {
 declare module 'kafkajs/src/protocol/decoder.js' {
   class Decoder {
     constructor(raw: Buffer)
+    readInt8(): number
     readInt16(): number
     readInt32(): number
+    readBoolean(): boolean
+    readString(): string | null
+    readBytes(): Buffer | null
+    readArray<T>(readOne: (decoder: Decoder) => T): readonly T[]
+    readUVarInt(): number
+    readUVarIntBytes(): Buffer | null
     readUVarIntString(): string | null
     readUVarIntArray<T>(readOne: (decoder: Decoder) => T): readonly T[] | null
     readTaggedFields(): unknown

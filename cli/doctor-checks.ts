@@ -1,0 +1,89 @@
+/** The checks of `sealgate doctor`: what each looks at. What is to be said of it stands in lib/doctor. */
+import { readFileSync } from 'node:fs'
+import { parse } from 'yaml'
+import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
+import { clockVerdicts } from '../lib/doctor/access-verdicts.ts'
+import { type Check, fail, ok, orElse, skip, type Verdict } from '../lib/doctor/finding.ts'
+import { networkVerdicts } from '../lib/doctor/template-network.ts'
+import { ConfigError } from '../lib/errors.ts'
+import { templateFaults } from '../lib/template-faults.ts'
+import { readNewestTime, serviceTime } from './doctor-clock.ts'
+import { ClusterChecks } from './doctor-cluster.ts'
+import { keyChecks } from './doctor-keys.ts'
+import type { Patient } from './patient.ts'
+
+/** The checks, and what ends their connections. */
+export function checksOf(patient: Patient): {
+  readonly checks: readonly Check[]
+  readonly close: () => Promise<void>
+} {
+  const cluster = new ClusterChecks(patient)
+  const checks: Check[] = [
+    { name: 'settings', look: () => Promise.resolve([ok('Read, with no fault.')]) },
+    { name: 'contracts', look: () => Promise.resolve(contracts(patient)) },
+    ...keyChecks(patient),
+    ...cluster.checks(),
+    { name: 'clock', look: (deadline) => clockCheck(patient, deadline) },
+    { name: 'template', look: () => Promise.resolve(templateCheck(patient.template)) },
+  ]
+  return { checks, close: () => cluster.close() }
+}
+
+function contracts({ gate: { cluster } }: Patient): readonly Verdict[] {
+  const { all } = cluster.contracts
+  const served = new Set(cluster.channels.values())
+  const unserved = all.filter(({ channel }) => !served.has(channel))
+  const faults = unserved.map(({ type, channel }) =>
+    fail(`${type}: its channel ${channel} has no source topic.`, 'Add topic=channel to SEALGATE_CHANNELS.'),
+  )
+  return orElse(faults, `${all.length} contracts; each channel has its source topic.`)
+}
+
+async function clockCheck({ gate, clock }: Patient, deadline: number): Promise<readonly Verdict[]> {
+  const { signing, kafka, channels } = gate.cluster
+  const arn = 'arn' in signing ? signing.arn : 'secret' in signing ? signing.secret : ''
+  const region = arn.split(':')[3]
+  if (region !== undefined) {
+    const { aheadMs, exactMs } = await serviceTime(region, clock, deadline)
+    return clockVerdicts(aheadMs, exactMs, 'AWS')
+  }
+  const source = createKafkaSource(kafka)
+  try {
+    const newest = await readNewestTime(source, [...channels.keys()], deadline, clock)
+    const lag = newest === undefined ? undefined : clock.now() - newest
+    // A record may be old; what is later than now is a clock that is wrong.
+    if (lag !== undefined && (lag < 0 || lag < RECENT_MS)) return clockVerdicts(lag, 0, 'the brokers')
+    const fix = 'Send an event, and look again within seconds.'
+    return [skip('There is no clock of AWS to compare with, and no record that is young enough.', fix)]
+  } finally {
+    await source.close()
+  }
+}
+
+const RECENT_MS = 5000
+const MAX_TEMPLATE_CHARACTERS = 4_000_000
+
+function templateCheck(path: string | undefined): readonly Verdict[] {
+  if (path === undefined) return [skip('No template was given.', 'Give the compiled one by --template FILE.')]
+  const fault = (what: string): ConfigError =>
+    new ConfigError([{ where: path, what, fix: 'Name a compiled template, in JSON or YAML.' }])
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch {
+    throw fault('It cannot be read.')
+  }
+  if (text.length > MAX_TEMPLATE_CHARACTERS) throw fault('It is larger than a template can be.')
+  let template: unknown
+  try {
+    // Tags of CloudFormation (!Ref, !Sub) are left as the texts that they stand before.
+    template = parse(text, { logLevel: 'silent' })
+  } catch {
+    throw fault('It is neither JSON nor YAML.')
+  }
+  const code = templateFaults(template, path).map(({ where, what, fix }) => fail(`${where}: ${what}`, fix))
+  return orElse(
+    [...code, ...networkVerdicts(template, path)],
+    'Functions, mappings and network fit the code.',
+  )
+}

@@ -1,0 +1,230 @@
+/** What `sealgate doctor` looks at of the cluster: as the gate, and as an observer where settings are to be seen. */
+import { isOnEncryptedDisk } from '../lib/adapters/block-device.ts'
+import type { KafkaConnectionSettings } from '../lib/adapters/kafka-settings.ts'
+import {
+  addressesOf,
+  admitsAnybody,
+  hasLongPassword,
+  type KafkaSurvey,
+  shakeHands,
+  surveyKafka,
+} from '../lib/adapters/kafka-survey.ts'
+import { createKafkaSink } from '../lib/adapters/kafka.ts'
+import { describeMsk } from '../lib/adapters/msk-cluster.ts'
+import { clusterNeeds, type ClusterNeeds } from '../lib/cluster-needs.ts'
+import {
+  authenticationVerdicts,
+  certificateVerdicts,
+  type Connected,
+  MIN_PASSWORD_LENGTH,
+  passwordVerdicts,
+  tlsVerdicts,
+} from '../lib/doctor/access-verdicts.ts'
+import {
+  addressVerdicts,
+  brokerVerdicts,
+  diskVerdicts,
+  type MskFacts,
+  mskVerdicts,
+  rightsVerdicts,
+  type SeenTopic,
+  topicVerdicts,
+  versionVerdicts,
+} from '../lib/doctor/cluster-verdicts.ts'
+import { type Check, fail, ok, orElse, type Verdict, verdictsOf } from '../lib/doctor/finding.ts'
+import { Outage } from '../lib/errors.ts'
+import { once, type Patient } from './patient.ts'
+import type { GateSettings } from './settings.ts'
+
+const PROBE = 'doctor'
+
+export class ClusterChecks {
+  readonly #patient: Patient
+  readonly #needs: ClusterNeeds
+  readonly #kafka: GateSettings['cluster']['kafka']
+  readonly #opened: Promise<KafkaSurvey>[] = []
+  readonly #asGate: (deadline: number) => Promise<KafkaSurvey>
+  readonly #asObserver: (deadline: number) => Promise<KafkaSurvey>
+  readonly #msk: (deadline: number) => Promise<MskFacts | undefined>
+  readonly #topics: (deadline: number) => Promise<ReadonlyMap<string, SeenTopic>>
+  readonly #brokers: (deadline: number) => Promise<readonly { host: string; port: number }[]>
+  readonly #connections: (deadline: number) => Promise<readonly Connected[]>
+
+  constructor(patient: Patient) {
+    const { gate, observer, cluster: arn, clock } = patient
+    this.#patient = patient
+    this.#kafka = gate.cluster.kafka
+    this.#needs = clusterNeeds({ ...gate.cluster, deployment: this.#kafka.deployment })
+    const survey = (settings: KafkaConnectionSettings) =>
+      once((deadline) => {
+        const opening = surveyKafka(settings, clock, deadline)
+        this.#opened.push(opening)
+        return opening
+      })
+    this.#asGate = survey(this.#kafka)
+    this.#asObserver = observer === undefined ? this.#asGate : survey(observer)
+    this.#msk = once(async (deadline) =>
+      arn === undefined ? undefined : describeMsk(arn, clock.now(), deadline),
+    )
+    this.#topics = once(async (deadline) =>
+      this.#seen(await (await this.#asGate(deadline)).metadata(this.#names)),
+    )
+    this.#brokers = once(async (deadline) => (await (await this.#asGate(deadline)).metadata([])).brokers)
+    this.#connections = once((deadline) =>
+      Promise.all(
+        this.#kafka.brokers.map(async (broker) => ({
+          broker,
+          ...(await shakeHands(this.#kafka, broker, clock, deadline)),
+        })),
+      ),
+    )
+  }
+
+  checks(): readonly Check[] {
+    const { clock, node } = this.#patient
+    const mechanism = this.#kafka.sasl?.mechanism
+    const hasCertificate = this.#kafka.tls?.client !== undefined
+    return [
+      {
+        name: 'brokers',
+        look: async (deadline) => [
+          ok(`${(await this.#brokers(deadline)).length} brokers, and they let us in.`),
+        ],
+      },
+      { name: 'network-segmentation', look: (deadline) => this.#segmentation(deadline) },
+      { name: 'tls', look: async (deadline) => tlsVerdicts(await this.#connections(deadline)) },
+      {
+        name: 'certificate-expiry',
+        look: async (deadline) => certificateVerdicts(await this.#connections(deadline), clock.now()),
+      },
+      {
+        name: 'authentication',
+        look: async (deadline) =>
+          authenticationVerdicts(
+            mechanism,
+            hasCertificate,
+            await admitsAnybody(this.#kafka, clock, deadline),
+          ),
+      },
+      {
+        name: 'password-length',
+        look: async (deadline) =>
+          passwordVerdicts(await hasLongPassword(this.#kafka, MIN_PASSWORD_LENGTH, clock, deadline)),
+      },
+      { name: 'acls', look: (deadline) => this.#rights(deadline) },
+      { name: 'topics', look: (deadline) => this.#settings(deadline, (use) => use !== 'audit') },
+      { name: 'audit-topic', look: (deadline) => this.#settings(deadline, (use) => use === 'audit') },
+      {
+        name: 'broker-settings',
+        look: async (deadline) =>
+          brokerVerdicts(
+            await (await this.#asObserver(deadline)).brokerConfig(),
+            this.#kafka.transactionTimeoutMs,
+          ),
+      },
+      { name: 'encryption-at-rest', look: (deadline) => this.#disks(deadline) },
+      {
+        name: 'versions',
+        look: async (deadline) => {
+          const software = await (await this.#asGate(deadline)).software()
+          const replicas = [...(await this.#topics(deadline)).values()].flatMap(({ partitions }) =>
+            partitions.map((each) => each.replicas),
+          )
+          return versionVerdicts(software, Math.min(...replicas), node)
+        },
+      },
+      { name: 'positions', look: (deadline) => this.#positions(deadline) },
+    ]
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      this.#opened.map((opening) => opening.then((survey) => survey.close()).catch(() => undefined)),
+    )
+  }
+
+  get #names(): readonly string[] {
+    return this.#needs.topics.map(({ name }) => name)
+  }
+
+  #seen({ topics }: Awaited<ReturnType<KafkaSurvey['metadata']>>): ReadonlyMap<string, SeenTopic> {
+    return new Map([...topics].filter(([, { error }]) => error === 0))
+  }
+
+  async #segmentation(deadline: number): Promise<readonly Verdict[]> {
+    const hosts = [
+      ...this.#kafka.brokers.map((broker) => broker.split(':')[0] ?? ''),
+      ...(await this.#brokers(deadline)).map(({ host }) => host),
+    ]
+    const found = await Promise.all(
+      [...new Set(hosts)].map(async (host) => ({ host, addresses: await addressesOf(host) })),
+    )
+    const msk = await this.#msk(deadline)
+    const verdicts = addressVerdicts(found)
+    const faults = msk === undefined ? [] : mskVerdicts(msk)
+    return [...verdicts.filter(({ status }) => status !== 'ok' || faults.length === 0), ...faults]
+  }
+
+  async #rights(deadline: number): Promise<readonly Verdict[]> {
+    const survey = await this.#asGate(deadline)
+    const { deployment, epoch } = this.#kafka
+    const [topics, { allowed: cluster }, group, mayTransact] = await Promise.all([
+      this.#topics(deadline),
+      survey.metadata([]),
+      survey.group(`${deployment}.shadow.v${epoch}`),
+      // An id of nobody's: whoever writes as an id fences those before.
+      survey.mayTransact(`${deployment}.${PROBE}`),
+    ])
+    return rightsVerdicts(this.#needs, { topics, cluster, group, mayTransact })
+  }
+
+  async #settings(
+    deadline: number,
+    which: (use: ClusterNeeds['topics'][number]['use']) => boolean,
+  ): Promise<readonly Verdict[]> {
+    const needed = this.#needs.topics.filter(({ use }) => which(use))
+    const observer = await this.#asObserver(deadline)
+    const topics = this.#seen(await observer.metadata(needed.map(({ name }) => name)))
+    const configs = await observer.topicConfigs([...topics.keys()])
+    return topicVerdicts(needed, topics, configs)
+  }
+
+  async #disks(deadline: number): Promise<readonly Verdict[]> {
+    const { disks, gate } = this.#patient
+    const routes = gate.cluster.contracts.all.flatMap((contract) => contract.routes)
+    const plain = routes.filter(({ form }) => form === 'plain').map(({ channel }) => channel)
+    const looked = await Promise.all(
+      disks.map(async (path) => ({ path, isEncrypted: await isOnEncryptedDisk(path) })),
+    )
+    return diskVerdicts(await this.#msk(deadline), looked, [...new Set(plain)])
+  }
+
+  async #positions(deadline: number): Promise<readonly Verdict[]> {
+    const { gate, clock } = this.#patient
+    const topics = await this.#topics(deadline)
+    const sink = createKafkaSink(this.#kafka, clock)
+    try {
+      const faults: Verdict[] = []
+      let count = 0
+      for (const topic of gate.cluster.channels.keys())
+        for (let partition = 0; partition < (topics.get(topic)?.partitions.length ?? 0); partition++) {
+          const found = await sink.show({ topic, partition }, deadline).catch((error: unknown) => {
+            if (error instanceof Outage && error.code === 'position-damaged') return error
+            throw error
+          })
+          count += 1
+          if (found instanceof Outage) faults.push(...verdictsOf(found))
+          else if (found === undefined)
+            faults.push(
+              fail(
+                `${topic}/${partition} has no position: the gate would not start there.`,
+                `sealgate position init ${topic}; restore, where it had one.`,
+              ),
+            )
+        }
+      return orElse(faults, `${count} partitions, each with a position.`)
+    } finally {
+      await sink.close()
+    }
+  }
+}

@@ -1,0 +1,329 @@
+/** What is to be said of a Kafka cluster, given what was seen of it: topics, rights, settings, versions, network. */
+import { BlockList, isIP } from 'node:net'
+import {
+  type ClusterNeeds,
+  MIN_IN_SYNC,
+  type NeededTopic,
+  REPLICAS,
+  type Right,
+  YEAR_MS,
+} from '../cluster-needs.ts'
+import { fail, ok, orElse, skip, type Verdict, warn } from './finding.ts'
+
+/** Settings by Kafka's own names; undefined where we may not see them. */
+export type Seen = ReadonlyMap<string, string | null> | undefined
+
+/** A topic as a broker tells of it; undefined where it is not there, or not for us to see. */
+export interface SeenTopic {
+  readonly partitions: readonly { readonly replicas: number; readonly inSync: number }[]
+  readonly allowed: ReadonlySet<string>
+}
+
+const OBSERVE =
+  'Name somebody with DescribeConfigs by --observer FILE (sealgate setup print has the commands).'
+const PRINT = 'sealgate setup print has the command.'
+
+/** Whether topics are there, with replicas, and with the settings that they need. One line for all that have the same fault. */
+export function topicVerdicts(
+  needed: readonly NeededTopic[],
+  seen: ReadonlyMap<string, SeenTopic>,
+  configs: ReadonlyMap<string, Seen>,
+): readonly Verdict[] {
+  const faults = needed.flatMap((topic) =>
+    topicFaults(topic, seen.get(topic.name), configs.get(topic.name)).map((fault) => ({
+      ...fault,
+      topic: topic.name,
+    })),
+  )
+  const same = [...Map.groupBy(faults, ({ what, fix }) => `${what} ${fix}`).values()]
+  const verdicts = same.flatMap((alike) => {
+    const [first] = alike
+    return first ? [fail(`${named(alike.map(({ topic }) => topic))}: ${first.what}`, first.fix)] : []
+  })
+  const hidden = needed.filter(({ name }) => seen.has(name) && configs.get(name) === undefined)
+  if (hidden.length === 0)
+    return orElse(verdicts, `${needed.length} there, with ${REPLICAS} replicas and the settings they need.`)
+  const unseen = `Settings of ${hidden.length} of ${needed.length} topics are not for us to see.`
+  return [...verdicts, skip(unseen, OBSERVE)]
+}
+
+const NAMED = 3
+
+function named(topics: readonly string[]): string {
+  const more = topics.length > NAMED ? ` and ${topics.length - NAMED} more` : ''
+  return topics.slice(0, NAMED).join(', ') + more
+}
+
+function topicFaults(
+  { settings }: NeededTopic,
+  seen: SeenTopic | undefined,
+  config: Seen,
+): { readonly what: string; readonly fix: string }[] {
+  if (seen === undefined)
+    return [{ what: 'not there, or not for us to see.', fix: `Create it, or allow it: ${PRINT}` }]
+  const faults: { what: string; fix: string }[] = []
+  const replicas = Math.min(...seen.partitions.map((each) => each.replicas))
+  if (replicas < REPLICAS)
+    faults.push({
+      what: `${replicas} of ${REPLICAS} replicas.`,
+      fix: 'Create it with --replication-factor 3, or reassign its partitions.',
+    })
+  if (seen.partitions.some((each) => each.inSync < Math.min(each.replicas, MIN_IN_SYNC)))
+    faults.push({
+      what: 'fewer replicas are in sync than a record must have.',
+      fix: 'Look at the brokers.',
+    })
+  if (config === undefined) return faults
+  for (const [setting, value] of Object.entries(settings)) {
+    const has = config.get(setting) ?? 'nothing'
+    if (!isEnough(setting, has, value))
+      faults.push({
+        what: `${setting}=${has}.`,
+        fix: `kafka-configs.sh … --alter --add-config ${setting}=${value}`,
+      })
+  }
+  return faults
+}
+
+function isEnough(setting: string, has: string, needed: string): boolean {
+  switch (setting) {
+    case 'retention.ms':
+      return has === '-1' || Number(has) >= YEAR_MS
+    case 'max.message.bytes':
+    case 'min.insync.replicas':
+      return Number(has) >= Number(needed)
+    default:
+      return has === needed
+  }
+}
+
+/** What the gate, as whom we are connected, may do: all that it needs, and nothing else. */
+export function rightsVerdicts(
+  needs: Pick<ClusterNeeds, 'gate' | 'topics'>,
+  seen: {
+    readonly topics: ReadonlyMap<string, SeenTopic>
+    readonly cluster: ReadonlySet<string>
+    /** Of the shadow group; undefined where it is not for us to see. */
+    readonly group: ReadonlySet<string> | undefined
+    readonly mayTransact: boolean
+  },
+): readonly Verdict[] {
+  const faults: Verdict[] = []
+  const ruling = [...seen.cluster].filter((name) => RULING.includes(name))
+  if (ruling.length > 0)
+    faults.push(
+      fail(
+        `The gate may ${ruling.join(', ')} on the cluster: nothing is kept from it, or there is no authoriser.`,
+        'Give it a user of its own that is no super user, on brokers with authorizer.class.name set.',
+      ),
+    )
+  for (const { resource, name, operation } of needs.gate) {
+    const has =
+      resource === 'topic'
+        ? seen.topics.get(name)?.allowed.has(operation)
+        : resource === 'group'
+          ? seen.group?.has(operation)
+          : seen.mayTransact
+    if (has !== true)
+      faults.push(fail(`The gate may not ${operation} ${resource} ${name}.`, `Allow it: ${PRINT}`))
+  }
+  // Where nothing is kept from it, the one line above says so.
+  if (ruling.length === 0)
+    for (const { name } of needs.topics) {
+      const allowed = [...(seen.topics.get(name)?.allowed ?? [])].filter((each) => each !== 'Describe')
+      const spare = allowed.filter((each) => !isNeeded(needs.gate, name, each))
+      if (spare.length > 0)
+        faults.push(
+          warn(
+            `The gate may ${spare.join(', ')} topic ${name}, which it need not.`,
+            'Take it away (kafka-acls.sh --remove).',
+          ),
+        )
+    }
+  return orElse(faults, `The gate may do the ${needs.gate.length} things that it needs, and no more.`)
+}
+
+const RULING = ['Create', 'Alter', 'AlterConfigs', 'ClusterAction', 'All']
+
+const isNeeded = (rights: readonly Right[], topic: string, operation: string): boolean =>
+  rights.some((each) => each.resource === 'topic' && each.name === topic && each.operation === operation)
+
+/** Settings of a broker that the gate's promises hang on. `transactionTimeoutMs` is the gate's own. */
+export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): readonly Verdict[] {
+  if (config === undefined) return [skip('Settings of the brokers are not for us to see.', OBSERVE)]
+  const faults: Verdict[] = []
+  const number = (name: string): number => Number(config.get(name) ?? NaN)
+  const isFalse = (name: string): boolean => (config.get(name) ?? 'false') === 'false'
+  const least = (name: string, value: number): void => {
+    // What a managed cluster does not tell, it sets by itself.
+    if (number(name) < value) faults.push(fail(`${name} is ${number(name)}.`, `Set it to ${value} or more.`))
+  }
+  if (!isFalse('allow.everyone.if.no.acl.found'))
+    faults.push(
+      fail('allow.everyone.if.no.acl.found is true: what no rule is for is open to all.', 'Set it to false.'),
+    )
+  if (!isFalse('unclean.leader.election.enable'))
+    faults.push(
+      fail('unclean.leader.election.enable is true: committed records may be lost.', 'Set it to false.'),
+    )
+  if ((config.get('auto.create.topics.enable') ?? 'true') !== 'false')
+    faults.push(
+      warn(
+        'auto.create.topics.enable is not false: a wrong name makes a topic without the settings it needs.',
+        'Set it to false.',
+      ),
+    )
+  least('offset.metadata.max.bytes', 4096)
+  least('transaction.max.timeout.ms', transactionTimeoutMs)
+  least('offsets.topic.replication.factor', REPLICAS)
+  least('transaction.state.log.replication.factor', REPLICAS)
+  least('transaction.state.log.min.isr', MIN_IN_SYNC)
+  const minutes = number('offsets.retention.minutes')
+  if (minutes < WEEK_MINUTES)
+    faults.push(
+      warn(
+        `offsets.retention.minutes is ${minutes}: a partition that is quiet for longer loses its position.`,
+        `Set it to ${WEEK_MINUTES} or more, and run sealgate position renew daily.`,
+      ),
+    )
+  return orElse(faults, `As needed; positions are kept for ${Math.floor(minutes / 1440)} days of quiet.`)
+}
+
+const WEEK_MINUTES = 10_080
+
+/** `fetchVersion` and `metadataVersion` as a broker tells them: it does not tell its version. */
+export function versionVerdicts(
+  brokers: readonly {
+    readonly id: number
+    readonly fetchVersion: number
+    readonly metadataVersion: number | undefined
+  }[],
+  leastReplicas: number,
+  node: string,
+): readonly Verdict[] {
+  const faults: Verdict[] = []
+  const old = brokers.filter(({ fetchVersion }) => fetchVersion < FETCH_OF_3_9)
+  if (old.length > 0)
+    faults.push(
+      fail(
+        `Broker ${old.map(({ id }) => id).join(', ')}: older than Kafka 3.9.`,
+        'Upgrade to 3.9.1 or later.',
+      ),
+    )
+  const levels = new Set(brokers.map(({ metadataVersion }) => metadataVersion))
+  const highest = Math.max(...brokers.map(({ metadataVersion = 0 }) => metadataVersion))
+  if (highest >= LEVEL_OF_4_3 && leastReplicas < MIN_IN_SYNC)
+    faults.push(
+      fail(
+        'Kafka 4.3 without replicas: it breaks transactions while a partition has no leader.',
+        'Give every topic 3 replicas, or use 3.9.1 to 4.2.0 (docs/kafka.md).',
+      ),
+    )
+  if (levels.size > 1)
+    faults.push(warn('The brokers are of different versions.', 'Bring the upgrade to its end.'))
+  const [major = 0, minor = 0] = node.split('.').map(Number)
+  if (major < 22 || (major === 22 && minor < 18))
+    faults.push(fail(`Node ${node} is too old.`, 'Install Node 24.'))
+  const name = LEVELS.find(([level]) => highest >= level)?.[1] ?? '3.9 or later, without KRaft'
+  return orElse(faults, `Kafka ${name}, Node ${node}.`)
+}
+
+const FETCH_OF_3_9 = 17
+const LEVEL_OF_4_3 = 30
+/** Of `metadata.version`, by the release that brought it. */
+const LEVELS = [
+  [31, 'later than 4.3'],
+  [30, '4.3'],
+  [28, '4.2'],
+  [26, '4.1'],
+  [22, '4.0'],
+  [21, '3.9'],
+] as const
+
+/** Whether brokers stand where nobody comes from outside: by the addresses that their names stand for. */
+export function addressVerdicts(
+  brokers: readonly { readonly host: string; readonly addresses: readonly string[] }[],
+): readonly Verdict[] {
+  const open = brokers.filter(({ addresses }) => !addresses.every(isPrivate))
+  const faults = open.map(({ host, addresses }) =>
+    fail(
+      `${host} has a public address (${addresses.find((one) => !isPrivate(one)) ?? ''}).`,
+      'Put brokers into private subnets; on MSK turn public access off (docs/network.md).',
+    ),
+  )
+  return orElse(faults, `${brokers.length} brokers, all at private addresses.`)
+}
+
+const PRIVATE = new BlockList()
+for (const [net, bits] of [
+  ['10.0.0.0', 8],
+  ['172.16.0.0', 12],
+  ['192.168.0.0', 16],
+  ['127.0.0.0', 8],
+  // Shared address space (RFC 6598), which VPCs may use.
+  ['100.64.0.0', 10],
+] as const)
+  PRIVATE.addSubnet(net, bits, 'ipv4')
+PRIVATE.addSubnet('fc00::', 7, 'ipv6')
+PRIVATE.addAddress('::1', 'ipv6')
+
+const isPrivate = (address: string): boolean => PRIVATE.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
+
+/** What MSK tells of a cluster. */
+export interface MskFacts {
+  readonly isServerless: boolean
+  /** The key that its disks are encrypted under; null where MSK names none. */
+  readonly diskKey: string | null
+  /** `TLS`, `TLS_PLAINTEXT` or `PLAINTEXT`; null where MSK does not say. */
+  readonly clientBroker: string | null
+  readonly isEncryptedBetweenBrokers: boolean
+  /** Whether clients need not prove who they are. */
+  readonly allowsNobodies: boolean
+  readonly isPublic: boolean
+}
+
+/** Where records lie: on disks that MSK encrypts, on disks of this machine, or we do not know where. */
+export function diskVerdicts(
+  msk: MskFacts | undefined,
+  disks: readonly { readonly path: string; readonly isEncrypted: boolean }[],
+  plainOutputs: readonly string[],
+): readonly Verdict[] {
+  if (msk?.isServerless === true) return [ok('MSK Serverless encrypts its disks, under a key of AWS.')]
+  if (msk !== undefined)
+    return msk.diskKey === null
+      ? [fail('MSK names no key for its disks.', 'See EncryptionInfo of the cluster.')]
+      : [ok(`MSK encrypts the disks under ${msk.diskKey}.`)]
+  const open = disks.filter(({ isEncrypted }) => !isEncrypted)
+  const faults = open.map(({ path }) =>
+    fail(`${path} lies on a disk that is not encrypted.`, 'Move it to a LUKS volume (docs/network.md).'),
+  )
+  if (disks.length > 0) return orElse(faults, `${disks.length} folders, all on encrypted disks.`)
+  const clear =
+    plainOutputs.length === 0 ? 'Payloads are sealed.' : `In clear there: ${plainOutputs.join(', ')}.`
+  return [
+    skip(
+      `Brokers do not tell of their disks. ${clear}`,
+      'Give --msk ARN; or, on a broker, --disk FOLDER of log.dirs.',
+    ),
+  ]
+}
+
+/** What MSK lets in, beside what was tried from here. */
+export function mskVerdicts(msk: MskFacts): readonly Verdict[] {
+  const faults: Verdict[] = []
+  if (msk.isPublic) faults.push(fail('MSK has public access turned on.', 'Set PublicAccess to DISABLED.'))
+  if (msk.allowsNobodies)
+    faults.push(fail('MSK lets in clients that do not authenticate.', 'Turn Unauthenticated off.'))
+  if (!msk.isServerless && msk.clientBroker !== 'TLS')
+    faults.push(
+      fail(
+        `MSK takes connections by ${msk.clientBroker ?? 'what it does not say'}.`,
+        'Set ClientBroker to TLS.',
+      ),
+    )
+  if (!msk.isServerless && !msk.isEncryptedBetweenBrokers)
+    faults.push(
+      fail('Between the brokers of MSK nothing is encrypted.', 'Only a new cluster has InCluster on.'),
+    )
+  return faults
+}

@@ -1,0 +1,99 @@
+/** The network of a deployment's template: whom functions and Lambda's pollers reach, and who reaches them (docs/network.md). */
+import { fail, type Verdict, warn } from './finding.ts'
+
+/** What somebody parsed out of JSON or YAML. */
+type Node = Readonly<Record<string, unknown>>
+
+const isNode = (value: unknown): value is Node =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+const nodeOf = (value: unknown): Node => (isNode(value) ? value : {})
+const listOf = (value: unknown): readonly Node[] => (Array.isArray(value) ? value.filter(isNode) : [])
+
+/** What functions in a VPC, or pollers on demand beside them, ask of AWS. */
+const SERVICES = ['kms', 'secretsmanager', 'sts', 'lambda'] as const
+const ANYWHERE = ['0.0.0.0/0', '::/0']
+const HTTPS = 443
+
+/**
+ * Checks a CloudFormation or SAM template, parsed, without resolving intrinsic functions.
+ * @param where the file's name, for people
+ */
+export function networkVerdicts(template: unknown, where: string): readonly Verdict[] {
+  const resources = Object.entries(nodeOf(nodeOf(template)['Resources'])).map(([id, value]) => {
+    const { Type: type, Properties: properties } = nodeOf(value)
+    return { id, type, properties: nodeOf(properties) }
+  })
+  const ofType = (type: string) => resources.filter((one) => one.type === type)
+  const faults: Verdict[] = []
+  const fault = (id: string, what: string, fix: string): void =>
+    void faults.push(fail(`${where}: ${id}: ${what}`, fix))
+  const gates = resources.filter(
+    ({ properties }) => environmentOf(properties)['SEALGATE_CHANNELS'] !== undefined,
+  )
+  for (const { id, properties } of gates)
+    if (listIn(properties['VpcConfig'], 'SecurityGroupIds').length === 0)
+      fault(id, 'It is in no VPC: brokers would have to be public.', 'Give it VpcConfig.')
+  const groups = ofType('AWS::EC2::SecurityGroup')
+  for (const { id, properties } of groups) {
+    for (const rule of listOf(properties['SecurityGroupIngress']))
+      if (isAnywhere(rule)) fault(id, 'It lets in whoever comes.', 'Name the security group that may.')
+    for (const rule of listOf(properties['SecurityGroupEgress']))
+      if (isAnywhere(rule) && !isPort(rule, HTTPS))
+        fault(id, 'It lets out to anywhere, by more than 443.', "Name the brokers' security group and port.")
+    if (
+      gates.some(({ properties: gate }) => mentions(gate['VpcConfig'], id)) &&
+      !('SecurityGroupEgress' in properties)
+    )
+      fault(id, 'It lets out to anywhere: no egress is named.', "Name the brokers' security group and port.")
+  }
+  const ingress = ofType('AWS::EC2::SecurityGroupIngress')
+  for (const { id, properties } of ingress)
+    if (isAnywhere(properties)) fault(id, 'It lets in whoever comes.', 'Name the security group that may.')
+  const egress = [
+    ...groups.flatMap(({ properties }) => listOf(properties['SecurityGroupEgress'])),
+    ...ofType('AWS::EC2::SecurityGroupEgress').map(({ properties }) => properties),
+  ]
+  const hasNat = egress.some((rule) => isAnywhere(rule) && isPort(rule, HTTPS))
+  const endpoints = ofType('AWS::EC2::VPCEndpoint').map(({ properties }) => properties)
+  const reaches = (service: string): boolean =>
+    hasNat || endpoints.some((one) => JSON.stringify(one['ServiceName'] ?? '').includes(`.${service}"`))
+  for (const service of SERVICES)
+    if (!reaches(service))
+      fault('network', `There is no way to ${service}.`, 'Add an interface endpoint for it, or a NAT.')
+  if (gates.some(({ properties }) => isInS3(properties)) && !reaches('s3'))
+    fault(
+      'network',
+      'There is no way to S3, where the key directory is.',
+      'Add a gateway endpoint, or a NAT.',
+    )
+  // Pollers stand in the brokers' subnets, with the brokers' own security group.
+  const toThemselves = ingress.filter(({ properties: { GroupId: to, SourceSecurityGroupId: from } }) => {
+    return to !== undefined && JSON.stringify(to) === JSON.stringify(from)
+  })
+  if (toThemselves.length === 0)
+    faults.push(
+      warn(
+        `${where}: nothing in it lets Lambda's pollers reach the brokers, whose own security group they have.`,
+        "Let that group in from itself at the brokers' port, unless somebody else has (pollerRules).",
+      ),
+    )
+  return faults
+}
+
+const environmentOf = (properties: Node): Node => nodeOf(nodeOf(properties['Environment'])['Variables'])
+
+const listIn = (value: unknown, name: string): readonly unknown[] => {
+  const list = nodeOf(value)[name]
+  return Array.isArray(list) ? list : []
+}
+
+const isInS3 = (properties: Node): boolean =>
+  JSON.stringify(environmentOf(properties)['SEALGATE_DIRECTORY'] ?? '').includes('s3://')
+
+const mentions = (value: unknown, id: string): boolean =>
+  new RegExp(`(^|[^A-Za-z0-9])${id}([^A-Za-z0-9]|$)`).test(JSON.stringify(value ?? ''))
+
+const isAnywhere = ({ CidrIp: four, CidrIpv6: six }: Node): boolean =>
+  ANYWHERE.some((net) => net === four || net === six)
+
+const isPort = ({ FromPort: from, ToPort: to }: Node, port: number): boolean => from === port && to === port

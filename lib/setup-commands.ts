@@ -1,0 +1,180 @@
+/** What makes a cluster ready for a deployment, as text to copy and paste: Kafka's own commands, or IAM policies for MSK. */
+import { type ClusterNeeds, REPLICAS, type Right } from './cluster-needs.ts'
+
+/** By the name of a part (`gate`, an issuer, …): who it is to the cluster, `User:…` or the name of an IAM role. */
+export type Principals = (name: string) => string
+
+export interface SetupOptions {
+  /** `host:port,host:port` */
+  readonly brokers: string
+  /** A file for Kafka's `--command-config`, of whoever may do all this. */
+  readonly commandConfig: string
+  readonly partitions: number
+  readonly principals: Principals
+}
+
+/** Those of whom a deployment has one; issuers and consumers must not be named so. */
+export const PARTS = ['gate', 'poller', 'operator', 'observer'] as const
+
+/** Who needs what, by name; whoever publishes and consumes needs both. */
+export function rightsByName(needs: ClusterNeeds): ReadonlyMap<string, readonly Right[]> {
+  const all = new Map<string, readonly Right[]>(PARTS.map((name) => [name, needs[name]]))
+  for (const [name, rights] of [...needs.producers, ...needs.consumers])
+    all.set(name, [...(all.get(name) ?? []), ...rights])
+  return all
+}
+
+/** A shell script. To run it again changes nothing but what somebody else has changed since. */
+export function setupCommands(needs: ClusterNeeds, options: SetupOptions): string {
+  return [
+    '# Topics, rights and settings that sealgate needs (docs/setup.md). To be run with the tools of Kafka 3.9 or later.',
+    'set -eu',
+    `ADMIN="--bootstrap-server ${options.brokers} --command-config ${options.commandConfig}"`,
+    ...topicCommands(needs, options),
+    ...Array.from(rightsByName(needs), ([name, rights]) => aclCommands(name, rights, options)).flat(),
+    ...nextSteps(needs),
+  ].join('\n')
+}
+
+/** On MSK with IAM: the topics, and a policy for each role. */
+export function mskSetupCommands(needs: ClusterNeeds, cluster: string, options: SetupOptions): string {
+  return [
+    '# Topics and IAM policies that sealgate needs on MSK (docs/setup.md).',
+    'set -eu',
+    `ADMIN="--bootstrap-server ${options.brokers} --command-config ${options.commandConfig}"`,
+    ...topicCommands(needs, options),
+    ...Array.from(rightsByName(needs), ([name, rights]) => [
+      `# ${oneLine(name)}`,
+      // A role may have several parts: a policy for each.
+      [
+        `aws iam put-role-policy --role-name ${quoted(options.principals(name))} --policy-name ${quoted(`sealgate-kafka-${name}`)}`,
+        `--policy-document ${quoted(JSON.stringify(iamPolicy([...rights, ...onMsk(name)], cluster)))}`,
+      ].join(' '),
+    ]).flat(),
+    ...nextSteps(needs),
+  ].join('\n')
+}
+
+/** Lambda's poller looks at the cluster's settings too, where it comes by IAM. */
+const onMsk = (name: string): readonly Right[] =>
+  name === 'poller'
+    ? [{ resource: 'cluster', name: 'kafka-cluster', prefixed: false, operation: 'DescribeConfigs' }]
+    : []
+
+/** For a shell: itself alone, whatever it is. */
+const quoted = (text: string): string =>
+  /^[A-Za-z0-9._:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+
+/** For a comment, which ends with its line. */
+const oneLine = (text: string): string => text.replaceAll(/\p{Cc}/gu, ' ')
+
+/** What Kafka's tools cannot do. */
+const nextSteps = ({ topics }: ClusterNeeds): readonly string[] => [
+  "# Then, with the gate's settings; the audit topic's with those of whoever changes keys:",
+  ...topics
+    .filter(({ use }) => use === 'source' || use === 'audit')
+    .map(({ name }) => `#   sealgate position init ${name}`),
+  '#   sealgate doctor',
+]
+
+/** Settings apart from the creation: a topic that is there already gets them too. */
+const topicCommands = ({ topics }: ClusterNeeds, { partitions }: SetupOptions): readonly string[] =>
+  topics.flatMap(({ name, use, settings }) => {
+    const config = Object.entries(settings)
+      .map(([setting, value]) => `${setting}=${value}`)
+      .join(',')
+    return [
+      `# ${use}`,
+      `kafka-topics.sh $ADMIN --create --if-not-exists --topic ${name} --partitions ${partitions} --replication-factor ${REPLICAS} --config min.insync.replicas=${settings['min.insync.replicas'] ?? ''}`,
+      `kafka-configs.sh $ADMIN --alter --entity-type topics --entity-name ${name} --add-config ${config}`,
+    ]
+  })
+
+const FLAGS: Readonly<Record<Right['resource'], string>> = {
+  topic: '--topic',
+  group: '--group',
+  'transactional-id': '--transactional-id',
+  cluster: '--cluster',
+}
+
+/** One for each operation, kind of resource and pattern: the tool takes several names at a time. */
+function aclCommands(
+  name: string,
+  rights: readonly Right[],
+  { principals }: SetupOptions,
+): readonly string[] {
+  const alike = Map.groupBy(rights, ({ resource, operation, prefixed }) =>
+    [resource, operation, prefixed].join(' '),
+  )
+  return [
+    `# ${oneLine(name)}`,
+    ...[...alike.values()].flatMap((group) => {
+      const [first] = group
+      if (first === undefined) return []
+      const { resource, operation, prefixed } = first
+      const names = group.map((each) =>
+        resource === 'cluster' ? FLAGS.cluster : `${FLAGS[resource]} ${quoted(each.name)}`,
+      )
+      const pattern = prefixed ? ' --resource-pattern-type prefixed' : ''
+      return [
+        `kafka-acls.sh $ADMIN --add --allow-principal ${quoted(principals(name))} --operation ${operation} ${names.join(' ')}${pattern}`,
+      ]
+    }),
+  ]
+}
+
+/** An IAM policy document. */
+export interface IamPolicy {
+  readonly Version: '2012-10-17'
+  readonly Statement: readonly {
+    readonly Effect: 'Allow'
+    readonly Action: readonly string[]
+    readonly Resource: readonly string[]
+  }[]
+}
+
+/** By MSK's own names of actions, each with those that it needs beside it. */
+const ACTIONS: Readonly<Record<Right['resource'], Partial<Record<Right['operation'], readonly string[]>>>> = {
+  topic: {
+    Read: ['DescribeTopic', 'ReadData'],
+    Write: ['DescribeTopic', 'WriteData'],
+    Describe: ['DescribeTopic'],
+    DescribeConfigs: ['DescribeTopic', 'DescribeTopicDynamicConfiguration'],
+  },
+  group: { Read: ['AlterGroup', 'DescribeGroup'] },
+  'transactional-id': { Write: ['AlterTransactionalId', 'DescribeTransactionalId'] },
+  cluster: { Describe: ['DescribeCluster'], DescribeConfigs: ['DescribeClusterDynamicConfiguration'] },
+}
+
+/**
+ * The same rights on MSK with IAM.
+ * @param cluster its ARN, whole
+ */
+export function iamPolicy(rights: readonly Right[], cluster: string): IamPolicy {
+  const resourceOf = ({ resource, name, prefixed }: Right): string =>
+    resource === 'cluster'
+      ? cluster
+      : `${cluster.replace(':cluster/', `:${resource}/`)}/${name}${prefixed ? '*' : ''}`
+  // Whoever writes, with a transaction or without, is an idempotent producer.
+  const writes = rights.some(({ operation }) => operation === 'Write')
+  const statements = Array.from(
+    Map.groupBy(rights, ({ resource, operation }) => ACTIONS[resource][operation]?.join(' ') ?? ''),
+    ([actions, group]) => statement(actions.split(' '), [...new Set(group.map(resourceOf))]),
+  )
+  return {
+    Version: '2012-10-17',
+    Statement: [
+      statement(['Connect', ...(writes ? ['WriteDataIdempotently'] : [])], [cluster]),
+      ...statements,
+    ],
+  }
+}
+
+const statement = (
+  actions: readonly string[],
+  resources: readonly string[],
+): IamPolicy['Statement'][number] => ({
+  Effect: 'Allow',
+  Action: actions.map((action) => `kafka-cluster:${action}`),
+  Resource: resources,
+})
