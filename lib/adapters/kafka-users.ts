@@ -29,7 +29,7 @@ const NOT_CONTROLLER = 41
 const FIRST_WAIT_MS = 100
 const LONGEST_WAIT_MS = 10_000
 
-/** As who the settings say, who needs Alter on the cluster; `logIn` goes to the same listener. Every rejection is an `Outage`. */
+/** As who the settings say, who needs Alter on the cluster to set passwords. Every rejection is an `Outage`. */
 export function kafkaUsers(
   settings: KafkaConnectionSettings,
   clock: Clock,
@@ -47,10 +47,11 @@ export function kafkaUsers(
         throw outageOf(task, error)
       }
     },
-    logIn: async ({ username, password }, deadline) => {
+    logIn: async ({ username, password }, brokers = settings.brokers, deadline) => {
       const login = { name: username, secret: { text: password } }
       const sasl = { mechanism: 'scram-sha-512', login } as const
-      const task = { name: `log-in of ${username}`, settings: { ...settings, sasl }, clock, deadline }
+      const own = { ...settings, brokers, sasl }
+      const task = { name: `log-in of ${username}`, settings: own, clock, deadline }
       const mayPass = (error: unknown): boolean => isPassing(error) || isRefusedLogin(error)
       try {
         await repeat(task, mayPass, findAll)

@@ -49,7 +49,7 @@ type KindName = Rotation['kind']
 
 const KINDS: Readonly<Record<KindName, Kind>> = {
   'signing-key': { needs: ['iss', 'secret'], may: ['period'], period: '90d' },
-  scram: { needs: ['pointer', 'users'], may: ['msk', 'period'], period: '30d' },
+  scram: { needs: ['pointer', 'users'], may: ['brokers', 'msk', 'period'], period: '30d' },
   'client-certificate': {
     needs: ['secret', 'subject', 'authority', 'authorityKey'],
     may: ['brokers', 'duration', 'renewBefore'],
@@ -189,22 +189,27 @@ class Reading {
       const found = fields.get(field)
       return typeof found === 'string' ? found : ''
     }
+    const path = `rotations.${name}`
+    const given = fields.get('brokers')
+    const brokers = given === undefined ? undefined : this.#list(given, `${path}.brokers`)
     switch (kind) {
       case 'signing-key':
         return { kind, name, iss: text('iss'), secret: text('secret'), period }
       case 'scram': {
         const msk = text('msk')
-        return { kind, name, pointer: text('pointer'), users, period, ...(msk !== '' && { msk }) }
+        return {
+          ...{ kind, name, pointer: text('pointer'), users, period },
+          ...(msk !== '' && { msk }),
+          ...(brokers !== undefined && { brokers }),
+        }
       }
       case 'client-certificate': {
-        const path = `rotations.${name}`
         const names = { secret: text('secret'), subject: text('subject'), authority: text('authority') }
-        const given = fields.get('brokers')
         return {
           ...{ kind, name, ...names, authorityKey: text('authorityKey') },
           duration: this.#seconds(fields.get('duration') ?? '90d', `${path}.duration`),
           renewBefore: this.#seconds(fields.get('renewBefore') ?? '30d', `${path}.renewBefore`),
-          brokers: given === undefined ? undefined : this.#list(given, `${path}.brokers`),
+          brokers,
         }
       }
       case 'kms-key':

@@ -238,8 +238,10 @@ export function readLogin(value: Uint8Array, where: string): ScramLogin {
   }
   const [username, password] = [fields.get('username'), fields.get('password')]
   if (isFilled(username) && isFilled(password)) return { username, password }
-  const fix = 'Make it {"username":"…","password":"…"}.'
+  const fix = 'Make it {"username":"…","password":"…"}, in ASCII.'
   throw new ConfigError([{ where, what: 'It holds no user name and password.', fix }])
 }
 
-const isFilled = (text: unknown): text is string => typeof text === 'string' && text !== ''
+/** Printable ASCII, of which every broker and client makes the same bytes (RFC 5802 asks for SASLprep, and few do it). */
+const isFilled = (text: unknown): text is string =>
+  typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text)

@@ -32,8 +32,8 @@ export interface ScramUsers {
   setPassword(login: ScramLogin, deadline: number): Promise<void>
   /** Has an MSK cluster take its users from these secrets; one that it did not take is an `Outage`. */
   associate(cluster: string, secrets: readonly string[], deadline: number): Promise<void>
-  /** Logs in to every broker, and tries again until the deadline. */
-  logIn(login: ScramLogin, deadline: number): Promise<void>
+  /** Logs in to every broker of the cluster that these name, or else the settings, and tries again until the deadline. */
+  logIn(login: ScramLogin, brokers: readonly string[] | undefined, deadline: number): Promise<void>
 }
 
 export interface RotationPorts extends RotationView {
@@ -93,7 +93,8 @@ export async function applyRotation(
         return tryCertificate(step.secret, step.version, { secrets, issuer }, deadline)
       }
       const login = await loginOf(step, secrets, deadline)
-      if (login !== undefined) await needed(ports.users).logIn(login, deadline)
+      const { brokers } = of(rotation, 'scram')
+      if (login !== undefined) await needed(ports.users).logIn(login, brokers, deadline)
       return
     }
     case 'move-pointer': {

@@ -55,6 +55,8 @@ export interface ScramRotation extends Periodic {
   readonly users: readonly [string, string]
   /** The ARN of an MSK cluster, which reads the users' secrets itself; else the brokers are told. */
   readonly msk?: string
+  /** Of the listener at which the users log in; undefined: those of the settings. */
+  readonly brokers?: readonly string[]
 }
 
 /** A TLS client's certificate in a secret, with its key. */

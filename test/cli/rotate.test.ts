@@ -222,7 +222,7 @@ describe('sealgate rotate', () => {
   a: { kind: signing-key, iss: x, secret: s, period: 1h }
   b: { kind: signing-key, secret: s, periode: 1d }
   c: { kind: skram }
-  f: { kind: scram, pointer: s, users: [u], msk: 5, period: 1h }
+  f: { kind: scram, pointer: s, users: [u], msk: 5, brokers: [], period: 1h }
   d: { kind: kms-key, key: k, period: 36h }
   e: { kind: pseudonym-keys, since: yesterday }
 waits: { margin: 5 minutes, patience: 1d }
@@ -242,6 +242,7 @@ waits: { margin: 5 minutes, patience: 1d }
       'rotations.d.period: KMS rotates by whole days',
       'rotations.f.users: It is no list of two secrets.',
       'rotations.f.msk: It is no text.',
+      'rotations.f.brokers: It is no list of texts.',
       'rotations.f.period: A rotation takes',
       'rotations.e.since: It is no date.',
       'rotations: Two have the secret s.',

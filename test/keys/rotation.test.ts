@@ -324,5 +324,11 @@ describe('carrying it out', () => {
     const all = await faults({ ...scram, pointer: 'other', users: ['other', 'none'] })
     expect(all.split('\n')).toHaveLength(3)
     expect(all).toContain('none: It has no current value.')
+    // Of other characters clients and brokers may make different bytes.
+    const accented = Buffer.from('{"username":"a","password":"planted-\u00e9"}')
+    await secrets.stage('other', accented, 'AWSCURRENT', 'd', soon())
+    expect(await faults({ ...scram, pointer: 'other' })).toContain(
+      'other (AWSCURRENT): It holds no user name',
+    )
   })
 })

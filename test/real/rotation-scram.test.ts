@@ -44,12 +44,12 @@ describe('a password', () => {
   it('is set for a new user, and set anew; the last one alone is good', async () => {
     const username = `user,=${unique()}`
     await users.setPassword({ username, password: 'planted-one' }, soon())
-    await users.logIn({ username, password: 'planted-one' }, soon())
+    await users.logIn({ username, password: 'planted-one' }, undefined, soon())
     await users.setPassword({ username, password: 'planted-two' }, soon())
-    await users.logIn({ username, password: 'planted-two' }, soon())
+    await users.logIn({ username, password: 'planted-two' }, undefined, soon())
     const begun = Date.now()
     const refused = await users
-      .logIn({ username, password: 'planted-one' }, begun + 1500)
+      .logIn({ username, password: 'planted-one' }, undefined, begun + 1500)
       .catch((reason: unknown) => reason)
     expect(refused).toMatchObject({
       code: 'sink-denied',
@@ -92,10 +92,11 @@ describe('rotation under load', () => {
       shop: await newPrincipal(cluster, pair('shop'), producerRights([prefixed('source.')])),
     }
     const { folder } = real.shop
-    const rows = Object.entries(pointers).map(
-      ([name, { pointer, secrets }]) =>
-        `  ${name}: { kind: scram, pointer: '${pointer}', users: ['${secrets.join("', '")}'] }\n`,
-    )
+    const brokers = connection.listeners['MANY'] ?? ''
+    const rows = Object.entries(pointers).map(([name, { pointer, secrets }]) => {
+      const where = `users: ['${secrets.join("', '")}'], brokers: ['${brokers}']`
+      return `  ${name}: { kind: scram, pointer: '${pointer}', ${where} }\n`
+    })
     const policyFile = join(folder, 'rotation.yaml')
     await writeFile(policyFile, `rotations:\n${rows.join('')}waits: ${WAITS}\n`)
     const { directoryPath, root } = await readLocalRoot(join(folder, 'keys'))
