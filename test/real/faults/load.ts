@@ -4,11 +4,13 @@ import type { Handler, Outcome } from './handler.ts'
 
 export const TEN_MINUTES_MS = 600_000
 
-/** Events made ready at a time by producers with one clock. */
-const FILL = 24
-/** By how far the clocks of producers lead, in turn. */
-const LEADS_MS = [0, TEN_MINUTES_MS, 0, -TEN_MINUTES_MS]
-const FILLS = 8
+/** Events made ready before, and by how far the clocks of their producers lead. */
+const FILLS = [
+  { events: 10, leadMs: 0 },
+  { events: 10, leadMs: TEN_MINUTES_MS },
+  { events: 10, leadMs: -TEN_MINUTES_MS },
+  { events: 170, leadMs: 0 },
+]
 /** An outage may last so many attempts. */
 const ATTEMPTS = 400
 const EVENT_MS = 8000
@@ -40,10 +42,9 @@ export class Load {
   /** Its handlers go by these brokers; what is sent and read does not. */
   static async on(arena: Arena, brokers: readonly string[]): Promise<Load> {
     const load = new Load(arena, brokers)
-    for (let fill = 0; fill < FILLS; fill++) {
-      const leadMs = LEADS_MS[fill % LEADS_MS.length] ?? 0
-      await arena.fill(FILL, leadMs)
-      load.#leads.push(...Array.from({ length: FILL }, () => leadMs))
+    for (const { events, leadMs } of FILLS) {
+      await arena.fill(events, leadMs)
+      load.#leads.push(...Array.from({ length: events }, () => leadMs))
     }
     load.#handler = await load.#start()
     return load
