@@ -29,7 +29,7 @@ export function causesOf(error: Error): Cause[] {
 const NAME = /^[A-Za-z][A-Za-z0-9_]{0,63}$/
 const CODE = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/
 /** A frame of V8 with a file's or Node's own location. Nothing else of a stack is told: its head quotes the message. */
-const FRAME = /^ {4}at (?:[\w$.<>[\] ]{1,120} \()?((?:file:\/\/|node:|\/)[^\s()]{1,300}:\d+:\d+)\)?$/
+const FRAME = /^ {4}at (?:[\w$.<>[\] ]{1,120} \()?((?:file:\/\/|node:|\/)[\w@+./-]{1,300}:\d+:\d+)\)?$/
 
 function told(error: Error): Cause {
   const name = NAME.test(error.name) ? error.name : 'Error'
