@@ -81,10 +81,12 @@ export async function steal(gateway: Gateway, options: TheftOptions): Promise<Th
     },
   })
   const end = new AbortController()
+  let sent = 0
   const thief = (async () => {
     for (let index = 0; !end.signal.aborted; index++) {
       const data = { orderId: `A-${index}`, fulfilledAt: '2026-11-22T10:00:00Z', items: 1 }
       await sealer.send(channel, { type: TYPE, source: '/fulfilment', key: `k${index % 7}`, data })
+      sent += 1
       await sleep(PACE_MS)
     }
   })()
@@ -103,8 +105,8 @@ export async function steal(gateway: Gateway, options: TheftOptions): Promise<Th
     await sleep(AFTER_MS)
     end.abort()
     await thief
-    if (!(await poller.drained(20_000))) throw new Error(`not decided: ${String(poller.stats().lastError)}`)
-    const decided = await decisions(gateway, kid)
+    let decided: Theft['decisions'] = []
+    await until(20_000, async () => (decided = await decisions(gateway, kid)).length === sent)
     const refused = decided.filter(({ entry }) => entry.kind === 'event.rejected')
     const refusedMs = Math.min(...refused.map(({ entry }) => entry.timeMs)) - startedMs
     return { kid, commandMs, refusedMs, printed, compromisedAtMs, decisions: decided }
