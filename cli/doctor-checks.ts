@@ -1,15 +1,11 @@
 /** The checks of `sealgate doctor`: what each looks at. What is to be said of it stands in lib/doctor. */
-import { readFileSync } from 'node:fs'
-import { parse } from 'yaml'
 import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
 import { clockVerdicts } from '../lib/doctor/access-verdicts.ts'
 import { type Check, fail, ok, orElse, skip, type Verdict } from '../lib/doctor/finding.ts'
-import { networkVerdicts } from '../lib/doctor/template-network.ts'
-import { ConfigError } from '../lib/errors.ts'
-import { templateFaults } from '../lib/template-faults.ts'
 import { readNewestTime, serviceTime } from './doctor-clock.ts'
 import { ClusterChecks } from './doctor-cluster.ts'
 import { keyChecks } from './doctor-keys.ts'
+import { templateVerdicts } from './doctor-template.ts'
 import type { Patient } from './patient.ts'
 
 /** The checks, and what ends their connections. */
@@ -24,7 +20,7 @@ export function checksOf(patient: Patient): {
     ...keyChecks(patient),
     ...cluster.checks(),
     { name: 'clock', look: (deadline) => clockCheck(patient, deadline) },
-    { name: 'template', look: () => Promise.resolve(templateCheck(patient.template)) },
+    { name: 'template', look: () => Promise.resolve(templateVerdicts(patient.template)) },
   ]
   return { checks, close: () => cluster.close() }
 }
@@ -61,29 +57,3 @@ async function clockCheck({ gate, clock }: Patient, deadline: number): Promise<r
 }
 
 const RECENT_MS = 5000
-const MAX_TEMPLATE_CHARACTERS = 4_000_000
-
-function templateCheck(path: string | undefined): readonly Verdict[] {
-  if (path === undefined) return [skip('No template was given.', 'Give the compiled one by --template FILE.')]
-  const fault = (what: string): ConfigError =>
-    new ConfigError([{ where: path, what, fix: 'Name a compiled template, in JSON or YAML.' }])
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch {
-    throw fault('It cannot be read.')
-  }
-  if (text.length > MAX_TEMPLATE_CHARACTERS) throw fault('It is larger than a template can be.')
-  let template: unknown
-  try {
-    // Tags of CloudFormation (!Ref, !Sub) are left as the texts that they stand before.
-    template = parse(text, { logLevel: 'silent' })
-  } catch {
-    throw fault('It is neither JSON nor YAML.')
-  }
-  const code = templateFaults(template, path).map(({ where, what, fix }) => fail(`${where}: ${what}`, fix))
-  return orElse(
-    [...code, ...networkVerdicts(template, path)],
-    'Functions, mappings and network fit the code.',
-  )
-}

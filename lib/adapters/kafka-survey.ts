@@ -9,7 +9,7 @@ import type { Clock } from '../ports.ts'
 import { KafkaAccess } from './kafka-access.ts'
 import { connectCluster, disconnectCluster } from './kafka-connection.ts'
 import { credentialsOf } from './kafka-credentials.ts'
-import { kafkaOutage } from './kafka-outage.ts'
+import { isCold, kafkaOutage } from './kafka-outage.ts'
 import {
   type Allowed,
   askConfigs,
@@ -49,6 +49,7 @@ export interface BrokerSoftware {
 }
 
 const GROUP_AUTHORIZATION_FAILED = 30
+const RETRY_MS = 200
 
 /** Connects as who the settings say. Rejects with `Outage`. */
 export async function surveyKafka(
@@ -59,11 +60,15 @@ export async function surveyKafka(
   repairKafkajs()
   const connecting = connectCluster(new KafkaAccess(settings, clock), settings.brokers, deadline)
   const within = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
-    try {
-      return await byDeadline(work(), deadline, clock, () => late(name))
-    } catch (error) {
-      throw kafkaOutage(error, { name, topics: [], group: '', transactionalId: '' })
-    }
+    for (;;)
+      try {
+        return await byDeadline(work(), deadline, clock, () => late(name))
+      } catch (error) {
+        // A coordinator that nobody has asked for anything yet is made first.
+        if (!isCold(error) || clock.now() + RETRY_MS >= deadline)
+          throw kafkaOutage(error, { name, topics: [], group: '', transactionalId: '' })
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+      }
   }
   const cluster = await within('the cluster', () => connecting).catch((error: unknown) => {
     void disconnectCluster(connecting)

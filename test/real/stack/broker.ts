@@ -13,9 +13,13 @@ const CACHE = join(import.meta.dirname, '../../../.cache/kafka')
 
 export type KafkaVersion = '4.3.1' | '3.9.1'
 
-/** The class path of a version, fetched by Maven where its own repository does not have it yet. */
-export async function classPathOf(version: KafkaVersion, say: (line: string) => void): Promise<string> {
-  const path = join(CACHE, `${version}.classpath`)
+/** The class path of a version, with its tools or without, fetched by Maven where its own repository does not have it yet. */
+export async function classPathOf(
+  version: KafkaVersion,
+  say: (line: string) => void,
+  tools?: 'tools',
+): Promise<string> {
+  const path = join(CACHE, `${version}${tools === undefined ? '' : '.tools'}.classpath`)
   if (existsSync(path)) {
     const known = await readFile(path, 'utf8')
     if (known.split(':').every((jar) => existsSync(jar))) return known
@@ -26,7 +30,7 @@ export async function classPathOf(version: KafkaVersion, say: (line: string) => 
   await run(
     'mvn',
     [
-      ...['-q', '-B', '-f', join(KAFKA, 'pom.xml'), '-P', version],
+      ...['-q', '-B', '-f', join(KAFKA, 'pom.xml'), '-P', tools === undefined ? version : `${version},tools`],
       ...['dependency:build-classpath', '-DincludeScope=runtime', `-Dmdep.outputFile=${fresh}`],
     ],
     { timeout: 600_000 },

@@ -9,6 +9,7 @@ import { createKafkaSource, type KafkaSource } from '../../../lib/adapters/kafka
 import { firstPosition } from '../../../lib/admission/position.ts'
 import type { IngestParts } from '../../../lib/admission/slice.ts'
 import { controlPlaceOf, firstControlPosition } from '../../../lib/audit/control-chain.ts'
+import { clusterNeeds } from '../../../lib/cluster-needs.ts'
 import { openStack, type Stack } from '../../../lib/local/stack.ts'
 import { SOFTWARE } from '../../../lib/runtime.ts'
 import { RealCluster, soon } from '../cluster.ts'
@@ -32,15 +33,17 @@ export interface Gateway {
 
 const AUDIT = `${DEPLOYMENT}.audit`
 const QUARANTINE = `${DEPLOYMENT}.quarantine`
-/** What is sealed again, or quarantined with its headers, is a little longer than what came in. */
-const LARGER = { 'max.message.bytes': String(1_048_588 + 65_536) }
 
-/** Sets it up on a cluster without topics, by the rights that all principals of the stack have; files go to `folder`. */
+/**
+ * Sets it up on a cluster without topics, by the rights that all principals of the stack have; files go to `folder`.
+ * @param prepare makes the topics instead, given the settings
+ */
 export async function openGateway(
   connection: Connection,
   folder: string,
   bundle: Uint8Array,
   partitions: number,
+  prepare?: (settingsFile: string) => Promise<void>,
 ): Promise<Gateway> {
   const stackFolder = join(folder, 'keys-and-contracts')
   const stack = await openStack({ folder: stackFolder, bundle, partitions: 1, software: SOFTWARE })
@@ -53,27 +56,32 @@ export async function openGateway(
     await Promise.all([sink.close(), source.close(), cluster.end(), stack.close()])
   }
   try {
-    const time = { 'message.timestamp.type': 'LogAppendTime' }
-    await Promise.all([
-      ...Array.from(sources.values(), (topic) => cluster.createTopic(topic, partitions, time)),
-      ...[...outputs.values(), QUARANTINE].map((topic) =>
-        cluster.createTopic(topic, partitions, { ...time, ...LARGER }),
-      ),
-      cluster.createTopic(AUDIT, partitions),
-    ])
+    const settingsFile = await writeCommandSettings(folder, {
+      ...{ connection, principal: 'operator', stack, stackFolder, sources, outputs },
+      ...{ auditTopic: AUDIT, quarantineTopic: QUARANTINE },
+    })
+    const channelOf = new Map(Array.from(sources, ([channel, topic]) => [topic, channel]))
+    if (prepare === undefined) {
+      const topics = { topics: outputs, auditTopic: AUDIT, quarantineTopic: QUARANTINE }
+      const { contracts } = stack
+      const needs = clusterNeeds({ deployment: DEPLOYMENT, channels: channelOf, contracts, ...topics })
+      // A single broker has no second replica.
+      const withoutReplicas = (settings: Readonly<Record<string, string>>): Record<string, string> =>
+        Object.fromEntries(Object.entries(settings).filter(([name]) => name !== 'min.insync.replicas'))
+      await Promise.all(
+        needs.topics.map(({ name, settings }) =>
+          cluster.createTopic(name, partitions, withoutReplicas(settings)),
+        ),
+      )
+    } else await prepare(settingsFile)
     for (const topic of sources.values())
       for (let partition = 0; partition < partitions; partition++)
         await sink.init({ topic, partition }, firstPosition(0n), soon())
     const operator = createKafkaSink(settingsOf(connection, 'operator'), stack.clock)
     await operator.init(controlPlaceOf(AUDIT), firstControlPosition(), soon()).finally(() => operator.close())
-    const settingsFile = await writeCommandSettings(folder, {
-      ...{ connection, principal: 'operator', stack, stackFolder, sources, outputs },
-      ...{ auditTopic: AUDIT, quarantineTopic: QUARANTINE },
-    })
     const place = choosePlace({ settings: settingsFile }, {})
     if ('folder' in place) throw new TypeError('settings of a cluster name a folder')
     const world = await openClusterWorld(place.cluster)
-    const channelOf = new Map(Array.from(sources, ([channel, topic]) => [topic, channel]))
     return {
       settingsFile,
       world,
@@ -97,7 +105,7 @@ export async function openGateway(
           },
         }
       },
-      polled: { source, group: 'poller.sealgate-ingest' },
+      polled: { source, group: `${DEPLOYMENT}.lambda.ingest` },
       close: async () => {
         await world.close()
         await close()

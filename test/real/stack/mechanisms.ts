@@ -33,7 +33,7 @@ export function signToken(
 /**
  * MANY: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, and OAUTHBEARER by a JWKS, the principals as on the usual listener. RENEWED:
  * the usual one with sessions of a second, after which clients have to prove themselves anew. MTLS:
- * the principal is the certificate's common name. EXPIRED and ELSEWHERE show a certificate of that kind.
+ * the principal is the certificate's common name. OPEN asks nobody who they are. EXPIRED and ELSEWHERE show a certificate of that kind.
  */
 export async function everyMechanism(version: KafkaVersion, { folder, passwords }: Made): Promise<Listeners> {
   const jwks = join(folder, 'jwks.json')
@@ -83,6 +83,7 @@ export async function everyMechanism(version: KafkaVersion, { folder, passwords 
           'ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/,DEFAULT',
         ],
       },
+      OPEN: { protocol: 'SSL', properties: ['ssl.client.auth=none'] },
       EXPIRED: {
         protocol: 'SASL_SSL',
         properties: ['sasl.enabled.mechanisms=SCRAM-SHA-512', `scram-sha-512.${scram}`, ...shows(expired)],

@@ -2,6 +2,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { exportPublicJwk } from '../../../lib/envelope/crypto.ts'
+import { openLocalSecrets } from '../../../lib/local/secrets.ts'
 import { LOCAL_GATEWAY, type Stack } from '../../../lib/local/stack.ts'
 import type { Principal } from './rights.ts'
 import { type Connection, DEPLOYMENT } from './stack.ts'
@@ -36,6 +37,9 @@ export async function writeCommandSettings(folder: string, place: CommandPlace):
   for (const { iss, jwk } of principals)
     if (issuers.has(iss)) keys.push(`  ${iss}: file:${await file(`${iss}.jwk`, JSON.stringify(jwk))}`)
   const roots = stack.directory.roots.map(exportPublicJwk)
+  const secrets = await openLocalSecrets(join(stackFolder, 'secrets'), stack.clock)
+  const pseudonyms = await secrets.read('pseudonyms', stack.clock.now() + 10_000).catch(() => undefined)
+  const domains = pseudonyms && (await file('pseudonyms.json', Buffer.from(pseudonyms.value).toString()))
   const lines = [
     `name: ${LOCAL_GATEWAY}`,
     `deployment: ${DEPLOYMENT}`,
@@ -50,6 +54,8 @@ export async function writeCommandSettings(folder: string, place: CommandPlace):
     `roots: ${await file('roots.json', JSON.stringify(roots))}`,
     `rootKey: file:${join(stackFolder, 'keys', 'root.json')}`,
     `signingKey: file:${await file('gate.jwk', JSON.stringify(gate?.jwk))}`,
+    `kekId: ${stack.gateParts().settings.outlet.kekId}`,
+    ...(domains === undefined ? [] : [`pseudonyms: ${domains}`]),
     `keyService: local:${join(stackFolder, 'keys')}`,
     'signingKeys:',
     ...keys,

@@ -11,7 +11,6 @@ import { repairKafkajs } from '../../../lib/adapters/kafka-repairs.ts'
 import { Broker, classPathOf, freePorts, type KafkaVersion, runTool } from './broker.ts'
 import { makeAuthority } from './certificates.ts'
 import {
-  controlRights,
   gateRights,
   operatorRights,
   prefixed,
@@ -29,6 +28,8 @@ export interface StackOptions {
   readonly properties?: readonly string[]
   /** More listeners of a single broker, made ready in the stack's folder before it starts. */
   readonly listeners?: (made: Made) => Promise<Listeners>
+  /** `none`: whoever starts it makes the rights too. By default those that tests usually need. */
+  readonly rights?: 'usual' | 'none'
   /** Told what is being done, a line at a time; never a secret. */
   readonly say?: (line: string) => void
 }
@@ -151,7 +152,7 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
     say(`starting ${count} broker${count === 1 ? '' : 's'} of Kafka ${version}`)
     await Promise.all([...brokers.values()].map((broker) => broker.start()))
     await waitUntilReady(connection, count, brokers)
-    await withAdmin(connection, grantUsual)
+    if (options.rights !== 'none') await withAdmin(connection, grantUsual)
     const connectionFile = join(folder, 'connection.json')
     await writeFile(connectionFile, JSON.stringify(connection), { mode: 0o600 })
     say(`ready on ${connection.brokers.join(', ')}`)
@@ -182,8 +183,8 @@ async function grantUsual(admin: Admin): Promise<void> {
       ...producerRights(sources),
       ...readerRights('consumer', outputs),
       ...readerRights('poller', sources),
-      ...operatorRights({ deployment: DEPLOYMENT, sources, outputs }),
-      ...controlRights('operator', DEPLOYMENT, prefixed(`${DEPLOYMENT}.audit`)),
+      ...readerRights('poller', sources, `${DEPLOYMENT}.lambda.`),
+      ...operatorRights({ deployment: DEPLOYMENT, sources, outputs }, prefixed(`${DEPLOYMENT}.audit`)),
     ],
   })
 }

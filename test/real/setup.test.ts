@@ -1,0 +1,143 @@
+/** A fresh cluster is made ready by what `sealgate setup print` prints; the demo runs on it, and `sealgate doctor` says what is wrong. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import kafkajs from 'kafkajs'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { demoOffers } from '../../demo/offers.ts'
+import { Progress } from '../../demo/progress.ts'
+import { PARTITIONS, runOn } from '../../demo/run.ts'
+import { readContracts } from '../../lib/adapters/contract-files.ts'
+import { buildBundle, loadBundle } from '../../lib/contract/bundle.ts'
+import { checkContracts } from '../../lib/contract/load.ts'
+import { processTerminal } from '../../cli/terminal.ts'
+import { sealgate } from '../cli/terminal.ts'
+import { type Gateway, openGateway } from './stack/gateway.ts'
+import { type RealStack, startStack, withAdmin } from './stack/stack.ts'
+import { runScript } from './stack/tools.ts'
+
+const CONTRACTS = fileURLToPath(new URL('../../contracts', import.meta.url))
+const EVENTS = 200
+
+interface Row {
+  readonly name: string
+  readonly status: string
+  readonly message: string
+  readonly fix: string
+}
+
+let stack: RealStack
+let gateway: Gateway
+let folder: string
+/** The gate's settings, and those of an administrator who may see everything. */
+let gate: string
+let observer: string
+
+beforeAll(async () => {
+  const { files } = checkContracts(await readContracts(CONTRACTS))
+  const bundle = buildBundle(files)
+  folder = await mkdtemp(join(tmpdir(), 'sealgate-setup-'))
+  stack = await startStack({ brokers: 3, rights: 'none' })
+  const { connection } = stack
+  gateway = await openGateway(connection, folder, bundle, PARTITIONS, async (settings) => {
+    const { all } = loadBundle(bundle)
+    const issuers = all.flatMap(({ publish }) => [...publish.keys()])
+    const consumers = all.flatMap(({ routes }) => routes.map(({ consumer }) => consumer))
+    const who = (names: readonly string[], user: string): string[] =>
+      [...new Set(names)].flatMap((name) => ['--principal', `${name}=User:${user}`])
+    const args = ['setup', 'print', '--settings', settings, '--partitions', String(PARTITIONS)]
+    const names = [
+      ...who(issuers, 'producer'),
+      ...who(consumers, 'consumer'),
+      ...who(['observer'], 'consumer'),
+    ]
+    const { out, err, status } = await sealgate([...args, ...names])
+    expect([err, status]).toEqual(['', undefined])
+    await runScript(out, folder, connection)
+  })
+  const text = await readFile(gateway.settingsFile, 'utf8')
+  const settingsOf = async (user: 'gate' | 'consumer'): Promise<string> => {
+    const path = join(dirname(gateway.settingsFile), `${user}.yaml`)
+    const password = join(folder, `${user}.password`)
+    await writeFile(password, connection.passwords[user], { mode: 0o600 })
+    await writeFile(
+      path,
+      text.replace('username: operator', `username: ${user}`).replace('operator.password', password),
+      {
+        mode: 0o600,
+      },
+    )
+    return path
+  }
+  gate = await settingsOf('gate')
+  observer = await settingsOf('consumer')
+}, 180_000)
+
+afterAll(async () => {
+  await gateway.close()
+  await stack.stop()
+  await rm(folder, { recursive: true, force: true })
+})
+
+async function rows(
+  ...args: string[]
+): Promise<{ readonly checks: readonly Row[]; readonly status: number | undefined }> {
+  const { out, status } = await sealgate([
+    'doctor',
+    '--json',
+    '--settings',
+    gate,
+    '--observer',
+    observer,
+    ...args,
+  ])
+  const { checks }: { checks: Row[] } = JSON.parse(out)
+  return { checks, status }
+}
+const red = ({ checks }: Awaited<ReturnType<typeof rows>>): string[] =>
+  checks
+    .filter(({ status, name }) => status !== 'ok' && status !== 'skip' && name !== 'certificate-expiry')
+    .map(({ name, message }) => `${name}: ${message}`)
+
+describe('a cluster that was made ready by what setup prints', () => {
+  it('has the demo running with least rights', async () => {
+    const outcome = await runOn(
+      gateway,
+      { expected: EVENTS, isSound: true, offers: (known) => demoOffers(known, EVENTS) },
+      new Progress(processTerminal(), true),
+    )
+    expect(outcome.problems).toEqual([])
+    expect(outcome.events.admitted).toBe(EVENTS)
+  })
+
+  it('is found without fault', async () => {
+    expect(red(await rows())).toEqual([])
+  })
+
+  it('is red for the audit topic when somebody shortens its retention', async () => {
+    const { TOPIC } = kafkajs.ConfigResourceTypes
+    const configEntries = [{ name: 'retention.ms', value: '86400000' }]
+    const resources = [{ type: TOPIC, name: 'test.audit', configEntries }]
+    await withAdmin(stack.connection, (admin) => admin.alterConfigs({ validateOnly: false, resources }))
+    await expect
+      .poll(async () => red(await rows()), { timeout: 20_000 })
+      .toContain('audit-topic: test.audit: retention.ms=86400000.')
+  })
+
+  it('is red for the rights when one is taken away', async () => {
+    const filter = {
+      resourceType: kafkajs.AclResourceTypes.TOPIC,
+      resourceName: 'test.audit',
+      resourcePatternType: kafkajs.ResourcePatternTypes.LITERAL,
+      principal: 'User:gate',
+      host: '*',
+      operation: kafkajs.AclOperationTypes.WRITE,
+      permissionType: kafkajs.AclPermissionTypes.ALLOW,
+    }
+    await withAdmin(stack.connection, (admin) => admin.deleteAcls({ filters: [filter] }))
+    await expect
+      .poll(async () => red(await rows()), { timeout: 20_000 })
+      .toContain('acls: The gate may not Write topic test.audit.')
+  })
+})
