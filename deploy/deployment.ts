@@ -1,4 +1,5 @@
 /** A whole deployment: what both tools' templates have besides their functions. */
+import type { ClusterNeeds } from '../lib/cluster-needs.ts'
 import {
   arnOf,
   failureMode,
@@ -25,19 +26,19 @@ export interface Deployment {
 }
 
 /**
- * @param outputs the topics that the gate writes to (`outputTopics`)
+ * @param needs what it needs of its cluster (`needsOf`)
  * @param functionId the logical ids that a tool gives functions
  */
 export function deploymentOf(
   stage: Stage,
-  outputs: readonly string[],
+  needs: ClusterNeeds,
   functionId: (name: FunctionName) => string,
 ): Deployment {
   return {
     stage,
     functions: functionPlans(stage),
     resources: {
-      ...rightsOf(stage, outputs),
+      ...rightsOf(stage, needs),
       ...createdKeks(stage),
       ...storesOf(stage),
       ...networkOf(stage),

@@ -1,4 +1,6 @@
 /** Keys under which events lie, and who may do what with them: by the encryption context, in the keys' own policies. */
+import type { Contracts } from '../lib/contract/contract.ts'
+import type { Fault } from '../lib/errors.ts'
 import { arnOf, IDS, roleId } from './functions.ts'
 import { CREATE, type Given, type Stage } from './stage.ts'
 import {
@@ -35,6 +37,34 @@ function context(scope: { readonly iss: string; readonly aud?: string }): Values
     },
     'ForAllValues:StringEquals': { 'kms:EncryptionContextKeys': CONTEXT_NAMES },
   }
+}
+
+/**
+ * Who is in the contracts of this stage's channels and would have no key: an event of such a producer stops its partition,
+ * since the gate is refused its KEK, and such a consumer can open nothing.
+ */
+export function peopleFaults(stage: Stage, contracts: Contracts, where: string): readonly Fault[] {
+  const channels = new Set(Object.values(stage.channels))
+  const here = contracts.all.filter(({ channel }) => channels.has(channel))
+  const sealed = here.flatMap(({ routes }) => routes.filter(({ form }) => form === 'sealed'))
+  const missing = (list: 'producers' | 'consumers', names: readonly string[]): Fault[] =>
+    [...new Set(names)]
+      .filter((name) => !Object.hasOwn(stage[list], name))
+      .map((name) => ({
+        where: `${where}: ${list}`,
+        what: `${name} is not in it, and contracts of its channels name it.`,
+        fix: 'Add it, with its role.',
+      }))
+  return [
+    ...missing(
+      'producers',
+      here.flatMap(({ publish }) => [...publish.keys()]),
+    ),
+    ...missing(
+      'consumers',
+      sealed.map(({ consumer }) => consumer),
+    ),
+  ]
 }
 
 /** A KEK, whose owner seals under it, and who its readers are. */

@@ -5,7 +5,8 @@ import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:pat
 import { pipeline } from 'node:stream/promises'
 import { stringify } from 'yaml'
 import { ZipFile } from 'yazl'
-import { buildBundle } from '../lib/contract/bundle.ts'
+import type { ClusterNeeds } from '../lib/cluster-needs.ts'
+import { buildBundle, loadBundle } from '../lib/contract/bundle.ts'
 import { checkContracts } from '../lib/contract/load.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
 import type { RotationEntry } from '../lib/keys/rotation-policy.ts'
@@ -22,8 +23,8 @@ import {
   ROOTS_FILE,
   ROTATION_FILE,
 } from './functions.ts'
-import { givenKeks } from './keks.ts'
-import { outputTopics } from './rights.ts'
+import { givenKeks, peopleFaults } from './keks.ts'
+import { needsOf } from './rights.ts'
 import { samFunctionId, samTemplate } from './sam.ts'
 import { oslsFunctionId, serverlessValues } from './serverless.ts'
 import { readStage, type Stage } from './stage.ts'
@@ -66,7 +67,7 @@ export async function packageStage(path: string, bundles: Bundles): Promise<Pack
       await zip(files, join(folder, `${plan.name}.zip`))
       await rm(files, { recursive: true })
     }
-    await writeTemplates(stage, outputTopics(contracts, stage), folder, relative(bundles.root, folder))
+    await writeTemplates(stage, needsOf(stage, contracts), folder, relative(bundles.root, folder))
     return { stage, folder, codeBytes }
   } catch (error) {
     await rm(folder, { recursive: true, force: true })
@@ -101,9 +102,9 @@ export class Bundles {
 const QUOTED = { defaultStringType: 'QUOTE_SINGLE', defaultKeyType: 'PLAIN', singleQuote: true } as const
 
 /** The SAM template of a stage, as text. */
-export function samText(stage: Stage, outputs: readonly string[], packages: string): string {
+export function samText(stage: Stage, needs: ClusterNeeds, packages: string): string {
   const head = `# The deployment of the stage ${stage.name} for AWS SAM, made by npm run package from deploy/: not to be edited.\n`
-  const template = samTemplate(deploymentOf(stage, outputs, samFunctionId), packages)
+  const template = samTemplate(deploymentOf(stage, needs, samFunctionId), packages)
   return head + stringify(template, { ...QUOTED, lineWidth: 0, aliasDuplicateObjects: false })
 }
 
@@ -126,7 +127,10 @@ export async function readParts(path: string): Promise<{ stage: Stage; contracts
       { where: stage.contracts, what: 'There are no contracts.', fix: 'Correct contracts.' },
     ])
   if (faults.length > 0) throw new ConfigError(faults)
-  return { stage, contracts: buildBundle(files) }
+  const bundle = buildBundle(files)
+  const absent = peopleFaults(stage, loadBundle(bundle), path)
+  if (absent.length > 0) throw new ConfigError(absent)
+  return { stage, contracts: bundle }
 }
 
 async function addFiles(
@@ -195,13 +199,13 @@ function settingOf(value: Value, { region, account }: Stage, files: string): str
 
 async function writeTemplates(
   stage: Stage,
-  outputs: readonly string[],
+  needs: ClusterNeeds,
   folder: string,
   fromServerless: string,
 ): Promise<void> {
-  const values = serverlessValues(deploymentOf(stage, outputs, oslsFunctionId), `${fromServerless}/`)
+  const values = serverlessValues(deploymentOf(stage, needs, oslsFunctionId), `${fromServerless}/`)
   await writeFile(join(folder, 'serverless.json'), JSON.stringify(values, null, 1))
-  await writeFile(join(folder, 'template.yaml'), samText(stage, outputs, ''))
+  await writeFile(join(folder, 'template.yaml'), samText(stage, needs, ''))
   await writeFile(join(folder, 'key-policies.json'), `${JSON.stringify(givenKeks(stage), null, 2)}\n`)
 }
 

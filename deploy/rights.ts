@@ -1,7 +1,8 @@
 /** What each function may do: one role each, by name wherever AWS takes one. */
-import { ConfigError } from '../lib/errors.ts'
+import { clusterNeeds, type ClusterNeeds, controlRights, named, type Right } from '../lib/cluster-needs.ts'
 import { loadBundle } from '../lib/contract/bundle.ts'
 import { secretsOf } from '../lib/keys/rotation-policy.ts'
+import { iamPolicy } from '../lib/setup-commands.ts'
 import {
   arnOf,
   directoryPlace,
@@ -40,9 +41,9 @@ export const NETWORK_ACTIONS = [
 ] as const
 
 /** Roles and their policies. Policies stand apart, since keys name the roles and policies name the keys. */
-export function rightsOf(stage: Stage, outputs: readonly string[]): Resources {
+export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
   const statements: Readonly<Record<FunctionName, readonly Statement[]>> = {
-    ingest: [...inVpc(stage, 'ingest'), ...polling(stage), ...gating(stage, outputs)],
+    ingest: [...inVpc(stage, 'ingest'), ...polling(stage, needs), ...gating(stage, needs)],
     rotate: [...inVpc(stage, 'rotate'), ...rotating(stage)],
     keys: directoryRights(stage, 'read'),
   }
@@ -78,12 +79,17 @@ export function rightsOf(stage: Stage, outputs: readonly string[]): Resources {
   )
 }
 
-/** The output topics of a bundle, as the gate names them. Throws `ConfigError`. */
-export function outputTopics(bundle: Uint8Array, stage: Stage): readonly string[] {
-  const channels = loadBundle(bundle).all.flatMap(({ routes }) => routes.map(({ channel }) => channel))
-  if (channels.length === 0)
-    throw new ConfigError([{ where: stage.contracts, what: 'No contract has a route.', fix: 'Add one.' }])
-  return [...new Set(channels.map((channel) => stage.topics[channel] ?? channel))].sort()
+/** What a deployment needs of its cluster, by the contracts of its channels. Throws `ConfigError` for a bundle that is none. */
+export function needsOf(stage: Stage, bundle: Uint8Array): ClusterNeeds {
+  const channels = new Map(Object.entries(stage.channels))
+  const here = new Set(channels.values())
+  const contracts = loadBundle(bundle)
+  return clusterNeeds({
+    ...stage,
+    channels,
+    topics: new Map(Object.entries(stage.topics)),
+    contracts: { ...contracts, all: contracts.all.filter(({ channel }) => here.has(channel)) },
+  })
 }
 
 function logging(stage: Stage, name: FunctionName): readonly Statement[] {
@@ -103,34 +109,30 @@ function inVpc(stage: Stage, name: FunctionName): readonly Statement[] {
 }
 
 /** What the event source mapping does as the function's role. */
-function polling(stage: Stage): readonly Statement[] {
-  const { arn, authentication } = stage.cluster
-  const found = allow(['kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], arn)
-  if (authentication !== 'iam') return [found]
-  const topics = Object.keys(stage.channels)
+function polling(stage: Stage, { poller }: ClusterNeeds): readonly Statement[] {
+  const { arn } = stage.cluster
   return [
-    found,
-    allow(['kafka-cluster:Connect', 'kafka-cluster:DescribeClusterDynamicConfiguration'], arn),
-    allow(['kafka-cluster:DescribeTopic', 'kafka-cluster:ReadData'], within(arn, 'topic', topics)),
-    allow(
-      ['kafka-cluster:AlterGroup', 'kafka-cluster:DescribeGroup'],
-      within(
-        arn,
-        'group',
-        topics.map((topic) => pollerGroup(stage, topic)),
-      ),
-    ),
+    allow(['kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], arn),
+    ...kafkaRights(stage, [
+      ...poller,
+      { resource: 'cluster', ...named('kafka-cluster'), operation: 'DescribeConfigs' },
+    ]),
   ]
+}
+
+/** On a cluster with IAM; elsewhere ACLs say it (`sealgate setup print`). */
+function kafkaRights({ cluster }: Stage, rights: readonly Right[]): readonly Statement[] {
+  return cluster.authentication === 'iam' ? iamPolicy(rights, cluster.arn).Statement : []
 }
 
 /** The consumer group of a topic's poller: its offsets say what Lambda has handed over, and decide nothing. */
 export const pollerGroup = (stage: Stage, topic: string): string => `${stage.deployment}.lambda.${topic}`
 
-function gating(stage: Stage, outputs: readonly string[]): readonly Statement[] {
+function gating(stage: Stage, { gate }: ClusterNeeds): readonly Statement[] {
   const { gateway, producers } = stage
   return [
     ...loginRights(stage),
-    ...kafkaWriting(stage, [...outputs, stage.auditTopic, stage.quarantineTopic]),
+    ...kafkaRights(stage, gate),
     ...directoryRights(stage, 'read'),
     ...signingRights(stage),
     ...(stage.pseudonyms === undefined ? [] : secretRights(stage, [stage.pseudonyms])),
@@ -140,27 +142,6 @@ function gating(stage: Stage, outputs: readonly string[]): readonly Statement[] 
     generateRight(arnOf(stage.kek.key, IDS.gatewayKek), gateway),
   ]
 }
-
-/** MSK's own names of what a transactional producer does (docs/kafka.md). */
-function kafkaWriting({ cluster, deployment }: Stage, topics: readonly string[]): readonly Statement[] {
-  if (cluster.authentication !== 'iam') return []
-  return [
-    allow(['kafka-cluster:Connect', 'kafka-cluster:WriteDataIdempotently'], cluster.arn),
-    allow(
-      ['kafka-cluster:AlterTransactionalId', 'kafka-cluster:DescribeTransactionalId'],
-      within(cluster.arn, 'transactional-id', [`${deployment}.*`]),
-    ),
-    allow(
-      ['kafka-cluster:AlterGroup', 'kafka-cluster:DescribeGroup'],
-      within(cluster.arn, 'group', [`${deployment}.shadow.*`]),
-    ),
-    allow(['kafka-cluster:DescribeTopic', 'kafka-cluster:WriteData'], within(cluster.arn, 'topic', topics)),
-  ]
-}
-
-/** `arn:…:cluster/NAME/UUID` → `arn:…:topic/NAME/UUID/TOPIC`. */
-const within = (cluster: string, kind: string, names: readonly string[]): readonly string[] =>
-  names.map((name) => `${cluster.replace(':cluster/', `:${kind}/`)}/${name}`)
 
 function loginRights(stage: Stage): readonly Statement[] {
   const { secret } = stage.cluster
@@ -204,6 +185,12 @@ function directoryRights(stage: Stage, how: 'read' | 'write'): readonly Statemen
   ]
 }
 
+/** The control chain's head is read from the topic that it is on. */
+const auditing = ({ deployment, auditTopic }: Stage): readonly Right[] => [
+  ...controlRights(deployment, named(auditTopic)),
+  { resource: 'topic', ...named(auditTopic), operation: 'Read' },
+]
+
 /** What its policy has it rotate, and nothing else. */
 function rotating(stage: Stage): readonly Statement[] {
   const rotations = stage.rotations.map(({ rotation }) => rotation)
@@ -222,7 +209,7 @@ function rotating(stage: Stage): readonly Statement[] {
     ...loginRights(stage),
     ...(stage.lifecycleAudit === 'none'
       ? []
-      : [...signingRights(stage), ...kafkaWriting(stage, [stage.auditTopic])]),
+      : [...signingRights(stage), ...kafkaRights(stage, auditing(stage))]),
     ...(read.length === 0 ? [] : secretRights(stage, [...new Set(read)])),
     ...(issuing.length === 0 ? [] : [allow(['kms:GetPublicKey', 'kms:Sign'], [...new Set(issuing)])]),
     ...(changed.length === 0

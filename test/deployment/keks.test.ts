@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
+import { needsOf } from '../../deploy/rights.ts'
 import {
   openLocalKeyService,
   type LocalKeyService,
@@ -16,8 +17,8 @@ import { identityOf, mayByIdentity, mayUseKey } from './policy.ts'
 const ACCOUNT = 'arn:aws:iam::123456789012'
 const ROOT = `${ACCOUNT}:root`
 const GATE = 'gateway-eu'
-const PRODUCERS = { checkout: 'CheckoutKek', payments: 'PaymentsKek' }
-const CONSUMERS = ['warehouse', 'notifications']
+const PRODUCERS = { checkout: 'CheckoutKek', fulfilment: 'FulfilmentKek', payments: 'PaymentsKek' }
+const CONSUMERS = ['warehouse', 'notifications', 'accounting', 'fraud-watch']
 const KEKS = ['GatewayKek', ...Object.values(PRODUCERS)]
 const ROLES = new Map([
   ['IngestRole.Arn', GATE],
@@ -96,10 +97,10 @@ describe('the KEKs of a deployment', () => {
     )
 
   it('are used by whom the design says, and in every other combination by nobody', () => {
-    expect(ATTEMPTS).toHaveLength(8 * 3 * 9 * 36)
+    expect(ATTEMPTS).toHaveLength(11 * 4 * 9 * 81)
     const wrong = ATTEMPTS.filter((attempt) => decide(attempt, contextOf(attempt)) !== isMeant(attempt))
     expect(wrong).toEqual([])
-    expect(ATTEMPTS.filter(isMeant).length).toBe(3 * 6 + 2 + 2)
+    expect(ATTEMPTS.filter(isMeant).length).toBe(4 * 9 + 3 + 4)
   })
 
   it('are used by nobody without a context, with a part of it, or with more in it', () => {
@@ -135,13 +136,14 @@ describe('the KEKs of a deployment', () => {
   })
 
   it('hold by the gate’s own policy too, where a key is given whose policy leaves all to the account', async () => {
-    const { stage } = await readParts(join(STAGES, 'example-iam.yml'))
-    const given = parseTemplate(samText(stage, ['x'], ''))
+    const { stage, contracts } = await readParts(join(STAGES, 'example-iam.yml'))
+    const given = parseTemplate(samText(stage, needsOf(stage, contracts), ''))
     const identity = identityOf('IngestRole', ofType(given, 'AWS::IAM::Policy'))
     const arnOf: Record<string, string> = {
       GatewayKek: stage.kek.key,
       PaymentsKek: stage.producers['payments']?.kek ?? '',
       CheckoutKek: 'CheckoutKek.Arn',
+      FulfilmentKek: 'FulfilmentKek.Arn',
     }
     const mine = ATTEMPTS.filter(({ role }) => role === 'IngestRole.Arn')
     const wrong = mine.filter((attempt) => {
@@ -187,7 +189,7 @@ describe('the KEKs of a deployment', () => {
       const attempts = ATTEMPTS.filter(({ action }) => local.some((one) => action === `kms:${one}`))
       const wrong = attempts.filter((attempt) => isDone(attempt) !== isMeant(attempt))
       expect(wrong).toEqual([])
-      expect(attempts.filter(isMeant)).toHaveLength(22)
+      expect(attempts.filter(isMeant)).toHaveLength(43)
     })
 
     function isDone(attempt: Attempt): boolean {

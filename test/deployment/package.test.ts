@@ -105,6 +105,10 @@ describe('npm run package', () => {
     expect(status).toBe(2)
     expect(stderr).toContain('SEALGATE_CHANNELS: No contract has the channel refunds')
     expect(stderr).toContain('SEALGATE_PSEUDONYMS: It is not set')
+    writeFileSync(path, whole.replace(/^ {2}(fulfilment|accounting): .*$/gm, ''))
+    expect(run(path).stderr).toMatch(
+      /producers: fulfilment is not in it[^]*consumers: accounting is not in it/,
+    )
     expect(existsSync(join(buildFolder(join(STAGES, '../..')), 'unfit'))).toBe(false)
   })
 

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { NETWORK_ACTIONS } from '../../deploy/rights.ts'
+import { needsOf, NETWORK_ACTIONS } from '../../deploy/rights.ts'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
 import { exampleTemplate } from '../../scripts/package.ts'
 import { ConfigError } from '../../lib/errors.ts'
@@ -25,7 +25,7 @@ function templateOf(stage: string): Promise<unknown> {
 
 async function makeTemplate(stage: string): Promise<unknown> {
   const parts = await readParts(join(STAGES, `${stage}.yml`))
-  return parseTemplate(samText(parts.stage, ['orders.fulfilment'], ''))
+  return parseTemplate(samText(parts.stage, needsOf(parts.stage, parts.contracts), ''))
 }
 
 describe('template.yaml', () => {
@@ -61,7 +61,7 @@ describe('template.yaml', () => {
         .filter((resource) => resource.includes('*'))
       // A log group's streams, and names that begin with the deployment's: a prefix is all that is known of them.
       const named =
-        /^arn:aws:(logs:.*:log-group:\/aws\/lambda\/sealgate-[a-z-]+:\*|kafka:.*:(transactional-id|group)\/shop\/[0-9a-f-]+\/shop\.(shadow\.)?\*)$/
+        /^arn:aws:(logs:.*:log-group:\/aws\/lambda\/sealgate-[a-z-]+:\*|kafka:.*:(transactional-id|group)\/shop\/[0-9a-f-]+\/shop\.([a-z.]+\.)?\*)$/
       const others = wild.filter((resource) => !named.test(resource))
       expect(others.length === 0 || isDeepEqual(Action, NETWORK_ACTIONS)).toBe(true)
     }
@@ -122,8 +122,8 @@ describe('template.yaml', () => {
       .filter(([, resource]) => nodeOf(resource)['DeletionPolicy'] === 'Retain')
       .map(([id]) => id)
     expect(kept).toEqual([
-      ...['GatewayKek', 'CheckoutKek', 'PaymentsKek', 'DirectoryBucket', 'SigningKey', 'SecretsKey'],
-      'KafkaSecret',
+      ...['GatewayKek', 'CheckoutKek', 'FulfilmentKek', 'PaymentsKek', 'DirectoryBucket', 'SigningKey'],
+      ...['SecretsKey', 'KafkaSecret'],
     ])
   })
 
