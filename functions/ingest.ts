@@ -8,7 +8,7 @@ import { readSettings } from '../lib/settings.ts'
 import { ingestHandler, type IngestHandler } from './ingest-handler.ts'
 
 const settings = readSettings(process.env)
-const telemetry = lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'] ?? 'sealgate', {
+const telemetry = lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'], {
   now: () => Date.now(),
 })
 

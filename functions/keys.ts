@@ -19,5 +19,5 @@ function openDirectory(): Directory {
 
 export const handler: KeysHandler = keysHandler(
   openDirectory,
-  lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'] ?? 'sealgate', clock),
+  lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'], clock),
 )

@@ -15,5 +15,5 @@ const { control } = settings
 export const handler: RotateHandler = rotateHandler(
   () => openRotations(settings, settings.policy, clock),
   () => control && openClusterLifecycle(control, settings, clock, SOFTWARE),
-  lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'] ?? 'sealgate', clock),
+  lambdaTelemetry(process.env['POWERTOOLS_SERVICE_NAME'], clock),
 )

@@ -41,8 +41,12 @@ export const METRICS_NAMESPACE = 'sealgate'
 /** How long traces may take to be sent: within what handlers keep in hand before Lambda's deadline. */
 const FLUSH_MS = 300
 
-/** @param service tells deployments apart, in every line and as a dimension of every metric. */
-export function lambdaTelemetry(service: string, clock: Clock): LambdaTelemetry {
+/** What lines and metrics bear as `service` where the deployment has no name of its own. */
+const DEFAULT_SERVICE = 'sealgate'
+
+/** @param name tells deployments apart (`POWERTOOLS_SERVICE_NAME`), in every line and as a dimension of every metric. */
+export function lambdaTelemetry(name: string | undefined, clock: Clock): LambdaTelemetry {
+  const service = name === undefined || name === '' ? DEFAULT_SERVICE : name
   const logger = new Logger({ serviceName: service })
   const metrics = new Metrics({ namespace: METRICS_NAMESPACE, serviceName: service, logger: SILENT })
   let counted = new Counted()

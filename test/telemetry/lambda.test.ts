@@ -236,6 +236,18 @@ describe('metrics of the ingest function', () => {
     expect(await shop.records('orders.analytics')).toHaveLength(3)
   })
 
+  it('bear the name of the deployment, or of the project where it has none', async () => {
+    for (const name of [undefined, '']) {
+      written = ''
+      await lambdaTelemetry(name, clock).gateInvocation(
+        CONTEXT,
+        () => Promise.resolve(),
+        () => undefined,
+      )
+      expect(lines().map(({ service }) => service)).toEqual(['sealgate'])
+    }
+  })
+
   it('are all in docs/monitoring, and so is every field of a log line', async () => {
     const records = await sent(3)
     await invoke(handlerOf(), [{ ...records[0]!, value: null }, ...records.slice(1)])
