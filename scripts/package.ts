@@ -7,7 +7,7 @@ import { copyFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { outputTopics } from '../deploy/rights.ts'
+import { needsOf } from '../deploy/rights.ts'
 import {
   buildFolder,
   Bundles,
@@ -27,7 +27,7 @@ const MAX_INGEST_BYTES = 2_000_000
 /** What stands in the repository as template.yaml, for the stage `example`. */
 export async function exampleTemplate(): Promise<string> {
   const { stage, contracts } = await readParts(join(STAGES, 'example.yml'))
-  return samText(stage, outputTopics(contracts, stage), 'build/deploy/example/')
+  return samText(stage, needsOf(stage, contracts), 'build/deploy/example/')
 }
 
 /** Where osls's deployment of a stage lies: for osls deploy --package. */
