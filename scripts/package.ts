@@ -21,7 +21,7 @@ import {
 import { ConfigError, describeFault } from '../lib/errors.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-/** As Lambda's own limit for quick starts would have it; the rest is the Node.js runtime's. */
+/** The gate's code may be no larger: what a cold start reads. */
 const MAX_INGEST_BYTES = 2_000_000
 
 /** What stands in the repository as template.yaml, for the stage `example`. */
