@@ -11,7 +11,7 @@ const ROOT = join(import.meta.dirname, '..')
  * to `maps`: they are not deployed. Resolves to the bundle's size in bytes.
  */
 export async function bundleFunction(name: string, folder: string, maps?: string): Promise<number> {
-  const { outputFiles } = await build({
+  const { outputFiles, metafile } = await build({
     entryPoints: { index: join(ROOT, 'functions', `${name}.ts`) },
     outdir: folder,
     outExtension: { '.js': '.mjs' },
@@ -19,6 +19,9 @@ export async function bundleFunction(name: string, folder: string, maps?: string
     bundle: true,
     // Dynamic imports stay files of their own: a cold start reads what it runs and no more.
     splitting: true,
+    metafile: true,
+    // The AWS SDK has both. Only of ES modules is what nobody uses left out, and only they can be split off.
+    mainFields: ['module', 'main'],
     minify: true,
     sourcemap: maps === undefined ? false : 'external',
     sourcesContent: false,
@@ -33,6 +36,14 @@ export async function bundleFunction(name: string, folder: string, maps?: string
     logLevel: 'error',
     legalComments: 'none',
   })
+  const lost = Object.entries(metafile.inputs).flatMap(([file, { imports }]) =>
+    imports
+      .filter(({ kind, path }) => kind === 'dynamic-import' && metafile.inputs[path]?.format === 'cjs')
+      .map(({ path }) => `${file} imports ${path}`),
+  )
+  // esbuild gives them none but a default export, unlike Node: the names would be undefined at the first use.
+  if (lost.length > 0)
+    throw new Error(`CommonJS cannot be split off (import it statically): ${lost.join(', ')}`)
   await mkdir(folder, { recursive: true })
   if (maps !== undefined) await mkdir(maps, { recursive: true })
   for (const { path, contents } of outputFiles) {

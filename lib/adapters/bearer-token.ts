@@ -1,7 +1,6 @@
 /** Tokens for SASL/OAUTHBEARER: from a token endpoint by a client's credentials, or signed by AWS's IAM rules. */
 import { request } from 'node:https'
 import { Outage } from '../errors.ts'
-import { byDeadline } from '../keys/deadline.ts'
 import type { Clock } from '../ports.ts'
 import { type Credentials, textOf } from './kafka-credentials.ts'
 import type { TokenEndpoint } from './kafka-settings.ts'
@@ -54,14 +53,9 @@ export function iamToken(region: string, clock: Clock): Renewable<string> {
     const begun = clock.now()
     const late = (): Outage => iamOutage('there was no time to find AWS credentials')
     try {
-      const { generateAuthTokenFromCredentialsProvider: sign } = await import('aws-msk-iam-sasl-signer-js')
-      const { fromNodeProviderChain } = await import('@aws-sdk/credential-providers')
-      const found = fromNodeProviderChain({ clientConfig: { region } })()
-      const { expiration, ...credentials } = await byDeadline(found, deadline, clock, late)
-      // Told when they expire, the signer would write a life in fractions of a second, which AWS refuses.
-      const awsCredentialsProvider = () => Promise.resolve(credentials)
-      const { token, expiryTime } = await sign({ region, awsCredentialsProvider })
-      return copyOf(token, begun, Math.min(expiryTime, expiration?.getTime() ?? Infinity))
+      const { iamSignature } = await import('./iam-signature.ts')
+      const { token, goodUntil } = await iamSignature(region, { deadline, clock, late })
+      return copyOf(token, begun, goodUntil)
     } catch (cause) {
       if (cause instanceof Outage) throw cause
       const name = cause instanceof Error ? cause.name : 'unknown error'
