@@ -30,6 +30,9 @@ const MARGIN_MS = 2000
 /** Kept in hand for the audit, at most. Milliseconds. */
 const AUDIT_MS = 10_000
 
+/** And to look at what is due when, at most. */
+const ROWS_MS = 10_000
+
 /**
  * A handler on rotations that are opened at each invocation: what they are told to do may have changed. What was done is
  * told to the audit; where that fails, the invocation does.
@@ -89,19 +92,31 @@ function notAudited(cause: unknown, work: PromiseSettledResult<unknown>): Outage
   return new Outage('unexpected', reason, { cause })
 }
 
-/** Each for itself; rejects at the end, with all that failed, so that the invocation counts as failed and is alarmed. */
+/** Logs in to brokers, and tries again for as long as it may: one that is not there, or MSK, takes all of its time. */
+const isPatient = ({ rotation: { kind } }: RotationPolicy): boolean =>
+  kind === 'scram' || kind === 'client-certificate'
+
+/**
+ * Each for itself, and for its share of the time that is left: one that gets nowhere must not let the key directory expire.
+ * Rejects at the end, with all that failed, so that the invocation counts as failed and is alarmed.
+ */
 async function rotateAll({ telemetry, rotations, account, ports, deadline }: Run): Promise<RotationReport> {
   const done: { name: string; step: RotationStep['do'] }[] = []
   const failed: unknown[] = []
-  for (const policy of rotations.policies) {
+  const { clock } = ports
+  const until = deadline - Math.min(ROWS_MS, Math.floor((deadline - clock.now()) / 4))
+  const patient = rotations.policies.filter(isPatient)
+  const inTurn = [...rotations.policies.filter((policy) => !isPatient(policy)), ...patient]
+  for (const [index, policy] of inTurn.entries()) {
     const { rotation } = policy
+    const end = clock.now() + Math.floor((until - clock.now()) / (inTurn.length - index))
     const onStep = (step: RotationStep): Promise<void> => {
       done.push({ name: rotation.name, step: step.do })
       account.add({ taken: step, rotation })
-      return account.note(deadline)
+      return account.note(end)
     }
     try {
-      await runRotation(policy, ports, deadline, onStep)
+      await runRotation(policy, ports, end, onStep)
     } catch (error) {
       failed.push(error)
     }

@@ -121,6 +121,51 @@ describe('the function on a schedule', () => {
     expect(failure.message).not.toContain('planted')
     expect(await version()).not.toBe(before)
   })
+
+  it('renews the directory though one before it waits for brokers as long as it may, and still tells of all', async () => {
+    const half = { ...directory, life: 100 }
+    await publishChange({ ...half, clock: { now: () => Date.now() - 60_000 } }, () => undefined, soon())
+    const version = async (): Promise<string> => (await directory.store.find(soon()))?.etag ?? ''
+    const before = await version()
+    const value = (username: string): Buffer => Buffer.from(JSON.stringify({ username, password: 'x' }))
+    for (const [name, user] of [
+      ['pointer', 'a'],
+      ['user-a', 'a'],
+      ['user-b', 'b'],
+    ] as const)
+      await secrets.stage(name, value(user), 'AWSCURRENT', name.padEnd(32, '-'), soon())
+    const scram = (name: string) => {
+      const rotation = { kind: 'scram', name, pointer: 'pointer', users: ['user-a', 'user-b'] } as const
+      return {
+        rotation: { ...rotation, period: 1 },
+        waits: { ...waits, secretHold: 0, margin: 0 },
+        now: true,
+      }
+    }
+    const tried: string[] = []
+    // As the brokers of MSK for minutes, and those that are not there for ever.
+    const logIn = async ({ username }: { username: string }, _: unknown, deadline: number): Promise<void> => {
+      tried.push(username)
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, deadline - Date.now())))
+      throw new Outage('sink-denied', `log-in of ${username}`)
+    }
+    const users = { logIn, setPassword: () => Promise.resolve(), associate: () => Promise.resolve() }
+    rotations = {
+      ...rotations,
+      policies: [scram('one'), scram('two'), ...rotations.policies],
+      ports: () => Promise.resolve({ clock, secrets, directory, users }),
+    }
+    let rows: readonly { readonly state: string }[] = []
+    const handler = rotateHandler(() => rotations, audit, {
+      invocation: (_, work) => work(),
+      rotations: (all) => void (rows = all),
+    })
+    const failing = invokeOnce(handler, {}, { timeoutMs: 5000, functionName: 'rotate' })
+    await expect(failing).rejects.toThrow(/^2 of 4 rotations failed: log-in of b; log-in of b$/)
+    expect(tried).toHaveLength(2)
+    expect(await version()).not.toBe(before)
+    expect(rows.map(({ state }) => state)).not.toContain('unknown')
+  })
 })
 
 describe('what the function tells the audit', () => {
