@@ -1,0 +1,28 @@
+/** docs/sizing.md shows what scripts/sizing.ts computes. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { cost, disk, tables } from '../scripts/sizing.ts'
+
+const page = readFileSync(join(import.meta.dirname, '../docs/sizing.md'), 'utf8')
+const cells = (line: string): string =>
+  line
+    .split('|')
+    .map((cell) => cell.trim())
+    .join('|')
+
+it('has every row of the tables, as computed', () => {
+  const shown = new Set(page.split('\n').map(cells))
+  const rows = tables().filter((line) => line !== '' && !line.includes('---'))
+  expect(rows.length).toBeGreaterThan(7)
+  for (const row of rows) expect(shown).toContain(cells(row))
+})
+
+it('computes by the formula of the page', () => {
+  const { seconds, perSecond, lambda, kms } = cost({ slice: 100, outputs: 3 }, 'kms')
+  expect(seconds).toBeCloseTo(0.14 + 4 * 0.01 + 100 * 0.000262, 9)
+  expect(perSecond).toBeCloseTo(100 / seconds, 9)
+  expect(lambda).toBeCloseTo(10_000 * (seconds * (1769 / 1024) * 0.0000133334 + 0.0000002), 9)
+  expect(kms).toBeCloseTo((10_000 * 4 * 0.15) / 10_000, 9)
+  expect(disk(1).gigabytes).toBeCloseTo(3 * (0.7 * 365 + 2 * 2 * 7), 6)
+})
