@@ -14,7 +14,7 @@ import { importPublicKey, type PublicKey, thumbprint } from '../lib/envelope/cry
 import { suiteOf } from '../lib/envelope/suite.ts'
 import { ConfigError, type Fault, REJECTION_CODES } from '../lib/errors.ts'
 import { EXIT, type ExitStatus, fail, type Io, printable, table } from './io.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import { addPlaceOptions } from './world.ts'
 
 /** `progress`, where standard error is a terminal, takes a text that replaces the last one, without a line end. */

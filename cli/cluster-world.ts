@@ -12,10 +12,10 @@ import { openLocalKeyService } from '../lib/local/key-service.ts'
 import { localKeyPort } from '../lib/local/key-service-port.ts'
 import type { LocalProducer } from '../lib/local/stack.ts'
 import type { Clock, Kek, KeyService } from '../lib/ports.ts'
+import type { Given } from './place-settings.ts'
 import {
   type DirectorySettings,
   type EventSettings,
-  type Given,
   readEventSettings,
   readTopicSettings,
   type TopicSettings,

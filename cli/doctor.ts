@@ -6,13 +6,8 @@ import { type Finding, runChecks, type Status, verdictsOf } from '../lib/doctor/
 import { ConfigError } from '../lib/errors.ts'
 import { type Colour, EXIT, type ExitStatus, oneLine, paint } from './io.ts'
 import { collect, wholeNumber } from './numbers.ts'
-import {
-  choosePlace,
-  type GateSettings,
-  type Given,
-  readBrokerSettings,
-  readGateSettings,
-} from './settings.ts'
+import { choosePlace, type Given } from './place-settings.ts'
+import { type GateSettings, readBrokerSettings, readGateSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 import { namingOption } from './world.ts'
 

@@ -5,7 +5,8 @@ import { polledLog } from '../lib/local/poller.ts'
 import type { PositionAdmin, RecordReader } from '../lib/ports.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
 import { reachStack } from './folder.ts'
-import { choosePlace, type GateSettings, type PlaceFlags, readGateSettings } from './settings.ts'
+import { choosePlace, type PlaceFlags } from './place-settings.ts'
+import { type GateSettings, readGateSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 export interface GateWorld {

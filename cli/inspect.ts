@@ -6,7 +6,7 @@ import type { Header } from '../lib/ports.ts'
 import { algorithmName, inspect, type Inspection } from './inspection.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { givenRecord, type GivenRecord, parsePlace, parseRecordInput, readInput, recordAt } from './record.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openTopics } from './world.ts'
 

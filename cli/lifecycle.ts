@@ -9,7 +9,8 @@ import { SOFTWARE } from '../lib/runtime.ts'
 import type { TrustSettings } from '../lib/settings.ts'
 import { reachStack } from './folder.ts'
 import { oneLine, paint } from './io.ts'
-import { type PlaceSettings, readControlSettings } from './settings.ts'
+import type { PlaceSettings } from './place-settings.ts'
+import { readControlSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 /** What is written may take so long, a broker that does not answer included. */

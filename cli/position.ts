@@ -9,7 +9,7 @@ import type { RecordReader, TopicPartition } from '../lib/ports.ts'
 import { openGateWorld } from './gate-world.ts'
 import { EXIT, printFaults, table } from './io.ts'
 import { wholeNumber } from './numbers.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openTopics, type Topics } from './world.ts'
 

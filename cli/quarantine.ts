@@ -10,7 +10,7 @@ import { EXIT, paint, printable } from './io.ts'
 import { timeOf } from './numbers.ts'
 import { givenRecord, parsePlace, recordAt, type RecordPlace } from './record.ts'
 import { addRedriveCommand } from './redrive.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openTopics, type Topics } from './world.ts'
 

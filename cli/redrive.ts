@@ -15,7 +15,7 @@ import { readToEnd } from '../lib/local/audit-source.ts'
 import { openGateWorld } from './gate-world.ts'
 import { EXIT, paint, printable } from './io.ts'
 import { timeOf } from './numbers.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openTopics } from './world.ts'
 

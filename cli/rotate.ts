@@ -16,7 +16,8 @@ import { openLocalRotations, openRotations, type Rotations } from '../lib/rotati
 import { CALL_MS, directoryTrust, timeText } from './directory-place.ts'
 import { EXIT, oneLine, table } from './io.ts'
 import { byOption, type Lifecycle, openLifecycle } from './lifecycle.ts'
-import { choosePlace, readBrokerSettings } from './settings.ts'
+import { choosePlace } from './place-settings.ts'
+import { readBrokerSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 interface Flags {

@@ -17,7 +17,7 @@ import {
   recordJson,
 } from './record.ts'
 import { pointerOf, topicsOf } from './send.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openWorld, type World } from './world.ts'
 

@@ -13,7 +13,7 @@ import { EXIT, fail, printable, printFaults } from './io.ts'
 import { OpenLines } from './open-lines.ts'
 import { Pace, type Paced, untilNextSecond } from './pace.ts'
 import { type Address, createPublishers } from './publishers.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openWorld, placeFlags, type World } from './world.ts'
 

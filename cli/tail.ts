@@ -6,7 +6,7 @@ import type { SourceRecord, TopicPartition } from '../lib/ports.ts'
 import { dataMember, eventJson, kafkaMessage, openerOf, type Reading, readerOf } from './consumers.ts'
 import { EXIT, oneLine, paint } from './io.ts'
 import { wholeNumber } from './numbers.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions, closing, openWorld, type World } from './world.ts'
 

@@ -10,7 +10,7 @@ import {
 import { openAudit } from './audit-place.ts'
 import { EXIT, oneLine, table } from './io.ts'
 import { timeOf } from './numbers.ts'
-import type { PlaceFlags } from './settings.ts'
+import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
 import { addPlaceOptions } from './world.ts'
 

@@ -7,7 +7,7 @@ import type { Place } from '../lib/local/log.ts'
 import type { ReadableSource } from '../lib/local/poller-lane.ts'
 import type { LocalProducer } from '../lib/local/stack.ts'
 import type { Clock, KeyService, Message, PositionAdmin } from '../lib/ports.ts'
-import { choosePlace, type PlaceFlags } from './settings.ts'
+import { choosePlace, type PlaceFlags } from './place-settings.ts'
 import { reachWorld } from './stack-world.ts'
 import type { Terminal } from './terminal.ts'
 

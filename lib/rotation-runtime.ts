@@ -13,6 +13,7 @@ import { SECRET_ARN, stagedSecretsManager } from './adapters/secrets-manager.ts'
 import { certificateLife, type PublicKey } from './envelope/crypto.ts'
 import { type Environment, Reader } from './environment.ts'
 import { ConfigError, type Fault, Outage } from './errors.ts'
+import { BROKER_SETTINGS, readBrokers } from './kafka-environment.ts'
 import { readClientCertificate } from './keys/client-certificate.ts'
 import type { Rotation, RotationPolicy } from './keys/rotation.ts'
 import {
@@ -27,10 +28,8 @@ import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from './local/stack.ts'
 import { localStagedSecrets, openLocalSecrets } from './local/secrets.ts'
 import type { Clock, SecretStore } from './ports.ts'
 import {
-  BROKER_SETTINGS,
   CONTROL_NAMES,
   type ControlSettings,
-  readBrokers,
   readControl,
   readTrust,
   type SigningSettings,

@@ -1,7 +1,7 @@
 /** A gateway on a real cluster, as `npm run stack` runs it: topics, positions, keys, and what a command line needs. */
 import { join } from 'node:path'
 import { openClusterWorld } from '../../../cli/cluster-world.ts'
-import { choosePlace } from '../../../cli/settings.ts'
+import { choosePlace } from '../../../cli/place-settings.ts'
 import type { World } from '../../../cli/world.ts'
 import { createKafkaSink } from '../../../lib/adapters/kafka.ts'
 import { readKafkaSettings, type KafkaSinkSettings } from '../../../lib/adapters/kafka-settings.ts'
