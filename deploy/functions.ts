@@ -107,6 +107,7 @@ function ingestEnvironment(stage: Stage): Values {
       .map((pair) => pair.join('='))
       .join(',')
   return {
+    ...stage.settings,
     ...gateEnvironment(stage),
     SEALGATE_EPOCH: String(stage.epoch),
     SEALGATE_CHANNELS: pairs(stage.channels),

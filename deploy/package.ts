@@ -28,7 +28,7 @@ import { needsOf } from './rights.ts'
 import { samFunctionId, samTemplate } from './sam.ts'
 import { oslsFunctionId, serverlessValues } from './serverless.ts'
 import { readStage, type Stage } from './stage.ts'
-import type { Value } from './template.ts'
+import type { Value, Values } from './template.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 export const STAGES = join(ROOT, 'deploy', 'stages')
@@ -175,6 +175,7 @@ const filesOf = ({ file, rotation }: RotationEntry): readonly string[] => [
 
 /** What the function would say at its start, said now: by its own reader, of its own files. */
 function checkSettings({ name, environment, functionName }: FunctionPlan, stage: Stage, files: string): void {
+  if (name === 'ingest') refuseOverridden(environment, stage)
   const told = Object.entries(environment).map(
     ([key, value]) => [key, settingOf(value, stage, files)] as const,
   )
@@ -185,6 +186,18 @@ function checkSettings({ name, environment, functionName }: FunctionPlan, stage:
     const settings = readRotationSettings(seen)
     openRotations(settings, settings.policy, { now: () => Date.now() })
   }
+}
+
+/** A setting that a parameter sets is not set beside it. */
+function refuseOverridden(environment: Values, { name, settings }: Stage): void {
+  const faults = Object.entries(settings)
+    .filter(([key, value]) => environment[key] !== value)
+    .map(([key]) => ({
+      where: `${name}: settings.${key}`,
+      what: 'Another parameter of the stage sets it.',
+      fix: 'Set that, and leave this out.',
+    }))
+  if (faults.length > 0) throw new ConfigError(faults)
 }
 
 const FILES = [CONTRACTS_FILE, ROOTS_FILE, ROTATION_FILE, CA_FILE]

@@ -56,6 +56,8 @@ export interface Stage {
   /** Who may sign with a created signing key once, to prove it at its enrolment. */
   readonly enroller: string | undefined
   readonly lifecycleAudit: 'kafka' | 'none'
+  /** More of what `ingest` is told, by the names of its environment. */
+  readonly settings: Readonly<Record<string, string>>
   readonly failureMode: FailureMode
   /** Provisioned event pollers; undefined: on demand. */
   readonly pollers: { readonly minimum: number; readonly maximum: number } | undefined
@@ -97,6 +99,7 @@ const SIGNING_KEY = new RegExp(`${KMS_KEY_ARN.source}|${SECRET_ARN.source}`)
 const ISSUER = /^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$/
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/i
 const TOPIC = /^[A-Za-z0-9._-]{1,249}$/
+const SETTING = /^(SEALGATE|POWERTOOLS|OTEL)_[A-Z0-9_]{1,60}$/
 const LOG_DAYS = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 3653]
 /** Lambda's limit for functions of Kafka event source mappings. */
 const MAX_TIMEOUT_SECONDS = 840
@@ -111,7 +114,16 @@ export function readStage(text: string, path: string): Stage {
   read.known('', [
     ...['account', 'region', 'gateway', 'deployment', 'epoch', 'channels', 'topics', 'auditTopic'],
     ...['quarantineTopic', 'cluster', 'contracts', 'roots', 'rotation', 'directory', 'signingKey', 'rootKey'],
-    ...['secretsKey', 'kek', 'pseudonyms', 'producers', 'consumers', 'enroller', 'lifecycleAudit'],
+    ...[
+      'secretsKey',
+      'kek',
+      'pseudonyms',
+      'settings',
+      'producers',
+      'consumers',
+      'enroller',
+      'lifecycleAudit',
+    ],
     ...['failureMode', 'pollers', 'enabled', 'batchSize', 'batchWindowSeconds', 'timeoutSeconds', 'memoryMb'],
     ...['concurrency', 'keysUrl', 'network', 'logDays', 'alarms'],
   ])
@@ -192,6 +204,12 @@ export function readStage(text: string, path: string): Stage {
     ),
     enroller: read.optional('enroller', IAM_ROLE, 'Set the whole ARN of an IAM role.'),
     lifecycleAudit: read.choice('lifecycleAudit', ['kafka', 'none'], 'kafka'),
+    settings: read.map(
+      'settings',
+      SETTING,
+      /^[^\n]{1,1000}$/,
+      "Set NAME: 'text', e.g. SEALGATE_MAX_LIFE_SECONDS.",
+    ),
     failureMode: read.choice('failureMode', ['throw', 'partial']),
     pollers: read.has('pollers')
       ? {

@@ -109,6 +109,13 @@ describe('npm run package', () => {
     expect(run(path).stderr).toMatch(
       /producers: fulfilment is not in it[^]*consumers: accounting is not in it/,
     )
+    const more = 'settings: { SEALGATE_MAX_LIFE_SECONDS: "1e9", SEALGATE_TYPO: x }'
+    writeFileSync(path, `${whole}\n${more}\n`)
+    expect(run(path).stderr).toMatch(
+      /SEALGATE_TYPO: No setting[^]*SEALGATE_MAX_LIFE_SECONDS: It is not such a number/,
+    )
+    writeFileSync(path, `${whole}\nsettings: { SEALGATE_FAILURE_MODE: partial }\n`)
+    expect(run(path).stderr).toContain('settings.SEALGATE_FAILURE_MODE: Another parameter')
     expect(existsSync(join(buildFolder(join(STAGES, '../..')), 'unfit'))).toBe(false)
   })
 
