@@ -75,15 +75,20 @@ function publishedFacts({ before, document }: Published, principal: string | nul
   return [version, ...changes].map((fact) => ({ ...fact, principal, success: true, directory }))
 }
 
-/** Versions that nobody told of, and what can be seen of what they changed. Who it was nobody can say. */
+/**
+ * Versions that nobody told of, another of the number that was told of among them, and what can be seen of what they changed.
+ * Who it was nobody can say.
+ */
 function gapFacts(told: DirectoryMemory, now: DirectoryMemory): readonly ControlFact[] {
-  if (now.version <= told.version) return []
-  const first = told.version + 1
+  const changes = changesOf(told, now) ?? []
+  // Of two who published at once, the earlier one may come later: what he did was told.
+  if (now.version < told.version || (now.version === told.version && changes.length === 0)) return []
+  const first = Math.min(told.version + 1, now.version)
   const resource = `directory:${first === now.version ? '' : `${first}..`}${now.version}`
   const more = { principal: null, directory: now.version }
   return [
     { kind: 'directory.loaded', resource, success: false, ...more },
-    ...(changesOf(told, now) ?? []).map((change) => ({ ...change, success: true, ...more })),
+    ...changes.map((change) => ({ ...change, success: true, ...more })),
   ]
 }
 

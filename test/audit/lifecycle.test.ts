@@ -92,6 +92,20 @@ const revoked = version(2, [row('a', { state: 'compromised', compromisedAt: 5 })
 const renewed = version(3, revoked.signingKeys)
 
 describe('the control chain', () => {
+  it('tells of another version of the number that it was told of', async () => {
+    await logOn()([published(EMPTY_DIRECTORY, first)], 'User:ann', soon())
+    const forged = version(1, [row('a'), row('evil')])
+    const cleaned = version(2, [row('a')])
+    await logOn()([published(forged, cleaned)], 'User:ann', soon())
+    const evil = `key:${row('evil').kid}`
+    expect((await told()).slice(2)).toEqual([
+      'directory.loaded directory:1 - 1 failure',
+      `key.enrolled ${evil} - 1`,
+      'directory.published directory:2 User:ann 2',
+      `key.destroyed ${evil} User:ann 2`,
+    ])
+  })
+
   it('tells of every version, and of every step of a key, by its name', async () => {
     const kek = (...iss: string[]) => [{ kekId: 'k', provider: 'p', key: 'arn', iss }]
     const versions = [
