@@ -99,12 +99,16 @@ export async function applyRotation(
     }
     case 'move-pointer': {
       const { pointer } = of(rotation, 'scram')
+      // Where somebody has moved the pointer back, what follows that version is made already: not so what follows both. It is
+      // read first, so that whoever sees the pointer unmoved makes the same version as others do.
+      const before = await secrets.find(pointer, 'AWSPREVIOUS', deadline)
       const [told, user] = [
         await secrets.find(pointer, 'AWSCURRENT', deadline),
         await secrets.find(step.secret, 'AWSCURRENT', deadline),
       ]
       if (told?.version !== step.from || user?.version !== step.version) return
-      await secrets.stage(pointer, user.value, 'AWSCURRENT', successorOf(step.from), deadline)
+      const id = successorOf([step.from, before?.version].join())
+      await secrets.stage(pointer, user.value, 'AWSCURRENT', id, deadline)
       return
     }
     case 'enable-rotation':

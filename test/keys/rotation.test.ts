@@ -288,6 +288,25 @@ describe('carrying it out', () => {
     })
   })
 
+  it('tells clients again to be a user whom somebody has moved the pointer back from', async () => {
+    const scram = { kind: 'scram', name: 'kafka', pointer: 'p', users: ['a', 'b'], period: DAY } as const
+    const login = (username: string): Buffer => Buffer.from(JSON.stringify({ username, password: 'old' }))
+    for (const [name, user] of [...scram.users.map((one) => [one, one] as const), ['p', 'a'] as const])
+      await secrets.stage(name, login(user), 'AWSCURRENT', 'first', soon())
+    const done = (): Promise<void> => Promise.resolve()
+    const on = { ...ports, users: { setPassword: done, logIn: done, associate: done } }
+    const due = { rotation: scram, waits: WAITS }
+    clock.ms += DAY * 1000
+    const told = () => secrets.find('p', 'AWSCURRENT', soon())
+    await runRotation(due, on, soon())
+    const moved = await told()
+    await secrets.promote('p', 'first', moved?.version ?? '', soon())
+    clock.ms += 3_660_000
+    const { done: steps } = await runRotation(due, on, soon())
+    expect(steps.map((step) => step.do)).toEqual(['log-in', 'move-pointer'])
+    expect(await told()).toMatchObject({ value: moved?.value, createdAt: clock.ms })
+  })
+
   it('is begun once by being asked for once, blocked or not', async () => {
     const kid = await kidIn('AWSCURRENT')
     const leaving = { ...ports.directory, leaving: new Set(['gateway-eu']) }
