@@ -36,10 +36,11 @@ export function storedKeys(stored: Record<string, unknown>, path: string): Store
     return y === undefined ? jwk : { ...jwk, y: text(y) }
   }
   const statement = (value: unknown): PolicyStatement => {
-    const { principal, actions, context } = object(value)
+    const { principal, actions, context, contextNames } = object(value)
     const base = {
       principal: text(principal),
       actions: list(actions).map((action) => oneOf(ACTIONS, action)),
+      ...(contextNames === undefined ? {} : { contextNames: list(contextNames).map(text) }),
     }
     if (context === undefined) return base
     const conditions = Object.entries(object(context)).map(

@@ -54,6 +54,8 @@ export interface PolicyStatement {
   readonly principal: string
   readonly actions: readonly KeyAction[]
   readonly context?: Readonly<Record<string, readonly string[]>>
+  /** And only where no other name stands in it (`kms:EncryptionContextKeys`, for all values). */
+  readonly contextNames?: readonly string[]
 }
 
 export type KeyAction = 'GenerateDataKey' | 'Encrypt' | 'Decrypt' | 'Sign'
@@ -357,6 +359,7 @@ function allows(
   return (
     statement.principal === principal &&
     statement.actions.includes(action) &&
+    Object.keys(context).every((name) => statement.contextNames?.includes(name) !== false) &&
     Object.entries(statement.context ?? {}).every(
       ([name, values]) => Object.hasOwn(context, name) && values.includes(context[name] ?? ''),
     )

@@ -192,6 +192,19 @@ describe('the KEKs of a deployment', () => {
       expect(attempts.filter(isMeant)).toHaveLength(43)
     })
 
+    it('are used by nobody with more in the context, also when the service was opened anew', async () => {
+      const reopened = await openLocalKeyService(folder, { now: () => Date.now() })
+      for (const attempt of ATTEMPTS.filter(isMeant)) {
+        const key = keys.get(attempt.kek) ?? ''
+        const more = { ...contextOf(attempt), 'sealgate:more': 'x' }
+        const use = (): unknown =>
+          attempt.action === 'kms:GenerateDataKey'
+            ? reopened.generateDataKey(key, more, attempt.role)
+            : reopened.decrypt(key, new Uint8Array(200), more, attempt.role)
+        expect(use).toThrow(expect.objectContaining({ name: 'AccessDeniedException' }))
+      }
+    })
+
     function isDone(attempt: Attempt): boolean {
       const { role, kek, action, iss, aud } = attempt
       const key = keys.get(kek) ?? ''
@@ -219,9 +232,11 @@ function localPolicy(document: unknown): PolicyStatement[] {
       key.replace('kms:EncryptionContext:', ''),
       listOf(value).map(String),
     ])
+    const names = nodeOf(nodeOf(Condition)['ForAllValues:StringEquals'])['kms:EncryptionContextKeys']
     return listOf(nodeOf(Principal)['AWS']).map((principal) => ({
       principal: String(principal),
       actions: actions.filter((one) => listOf(Action).includes(`kms:${one}`)),
+      ...(names === undefined ? {} : { contextNames: listOf(names).map(String) }),
       context: Object.fromEntries(context) as Record<string, string[]>,
     }))
   })
