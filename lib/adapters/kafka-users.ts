@@ -18,12 +18,14 @@ import { repairKafkajs } from './kafka-repairs.ts'
 import type { KafkaConnectionSettings } from './kafka-settings.ts'
 
 const ALTER_USER_SCRAM_CREDENTIALS = 51
+const SCRAM_SHA_256 = 1
 const SCRAM_SHA_512 = 2
 /** Kafka takes 4096 to 16384. Our passwords are random: more would cost each login, and keep nobody out. */
 const ITERATIONS = 8192
 const SALT_BYTES = 32
 const CLUSTER_AUTHORIZATION_FAILED = 31
 const NOT_CONTROLLER = 41
+const RESOURCE_NOT_FOUND = 91
 
 /** Between two tries: brokers take a password over within moments, those of MSK within ten minutes. */
 const FIRST_WAIT_MS = 100
@@ -148,8 +150,12 @@ interface Credential {
   readonly saltedPassword: Buffer
 }
 
-/** By the controller, or by any broker where these pass it on (KRaft). */
+/**
+ * By the controller, or by any broker where these pass it on (KRaft). A password by the other mechanism, as of a user who was
+ * made with both, would stay good whatever is rotated here: it is taken away. Brokers refuse both at once where one fails.
+ */
 async function alter(cluster: Cluster, credential: Credential): Promise<void> {
+  const { username } = credential
   await cluster.refreshMetadata()
   const broker = await cluster.findControllerBroker()
   if (broker.versions[ALTER_USER_SCRAM_CREDENTIALS] === undefined)
@@ -157,18 +163,20 @@ async function alter(cluster: Cluster, credential: Credential): Promise<void> {
       'sink-denied',
       'These brokers cannot be told passwords. Use Kafka 2.7 or later, with KRaft 3.5.',
     )
-  const code = await broker.connectionPool.send(requestOf(credential))
+  check(username, await broker.connectionPool.send(requestOf(username, upsertionOf(credential))))
+  const code = await broker.connectionPool.send(requestOf(username, undefined))
+  if (code !== RESOURCE_NOT_FOUND) check(username, code)
+}
+
+function check(username: string, code: number): void {
   if (code === 0) return
   if (code === CLUSTER_AUTHORIZATION_FAILED)
     throw new Outage(
       'sink-denied',
-      `The broker refuses us the password of ${credential.username}. Allow us Alter on the cluster.`,
+      `The broker refuses us the password of ${username}. Allow us Alter on the cluster.`,
     )
   if (code === NOT_CONTROLLER) throw new ControllerMoved('the controller has moved')
-  throw new Outage(
-    'sink-unavailable',
-    `The broker did not take the password of ${credential.username} (error ${code}).`,
-  )
+  throw new Outage('sink-unavailable', `The broker did not take the password of ${username} (error ${code}).`)
 }
 
 interface Answer {
@@ -185,25 +193,34 @@ class ControllerMoved extends Error {
   override readonly name = 'ControllerMoved'
 }
 
-/** Version 0, the only one: KIP-554, in the flexible format of KIP-482, whose header ends with tagged fields. */
-function requestOf({ username, salt, saltedPassword }: Credential): BrokerRequest<Answer, number> {
+const upsertionOf = ({ username, salt, saltedPassword }: Credential): Encoder =>
+  new Encoder()
+    .writeUVarIntString(username)
+    .writeInt8(SCRAM_SHA_512)
+    .writeInt32(ITERATIONS)
+    .writeUVarIntBytes(salt)
+    .writeUVarIntBytes(saltedPassword)
+    .writeUVarInt(NO_TAGS)
+
+/**
+ * Version 0, the only one: KIP-554, in the flexible format of KIP-482, whose header ends with tagged fields.
+ * @param upsertion undefined: takes away what the user has by SCRAM-SHA-256
+ */
+function requestOf(username: string, upsertion: Encoder | undefined): BrokerRequest<Answer, number> {
   return {
     request: {
       apiKey: ALTER_USER_SCRAM_CREDENTIALS,
       apiVersion: 0,
       apiName: 'AlterUserScramCredentials',
       encode: () => {
-        const upsertion = new Encoder()
+        const deletion = new Encoder()
           .writeUVarIntString(username)
-          .writeInt8(SCRAM_SHA_512)
-          .writeInt32(ITERATIONS)
-          .writeUVarIntBytes(salt)
-          .writeUVarIntBytes(saltedPassword)
+          .writeInt8(SCRAM_SHA_256)
           .writeUVarInt(NO_TAGS)
         const body = new Encoder()
           .writeUVarInt(NO_TAGS)
-          .writeUVarIntArray([])
-          .writeUVarIntArray([upsertion])
+          .writeUVarIntArray(upsertion === undefined ? [deletion] : [])
+          .writeUVarIntArray(upsertion === undefined ? [] : [upsertion])
           .writeUVarInt(NO_TAGS)
         return Promise.resolve(body)
       },
