@@ -1,6 +1,5 @@
 /** What rotates on AWS: the policy and its ports, through the real SDK against an endpoint on 127.0.0.1. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -14,6 +13,7 @@ import { rotationRow } from '../lib/keys/rotation-status.ts'
 import { runRotation } from '../lib/keys/rotation-steps.ts'
 import { localSigner } from '../lib/keys/signer.ts'
 import { openRotations, type Rotations, type RotationTrust } from '../lib/rotation-runtime.ts'
+import { type AwsEndpoint, awsError, serveAws } from './aws-endpoint.ts'
 import { setEnvironment } from './secrets-endpoint.ts'
 import { selfSigned } from './self-signed.ts'
 import { startStagedSecrets } from './staged-secrets-endpoint.ts'
@@ -57,38 +57,25 @@ class KmsKey {
 }
 
 let folder = ''
-let server: Server
+let server: AwsEndpoint
 let key: KmsKey
 let restore: () => void
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'rotation-'))
   key = new KmsKey()
-  server = createServer((request, response) => {
-    const parts: Buffer[] = []
-    request.on('data', (part: Buffer) => parts.push(part))
-    request.on('end', () => {
-      const action = String(request.headers['x-amz-target']).replace('TrentService.', '')
-      const body =
-        key.error === undefined ? key.answer(action, JSON.parse(Buffer.concat(parts).toString())) : undefined
-      response
-        .writeHead(body === undefined ? 400 : 200, { 'content-type': 'application/x-amz-json-1.1' })
-        .end(JSON.stringify(body ?? { __type: key.error, message: 'planted-message' }))
-    })
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  const port = address !== null && typeof address === 'object' ? address.port : 0
+  server = await serveAws((action, asked) =>
+    key.error === undefined ? [200, key.answer(action, asked)] : awsError(key.error),
+  )
   restore = setEnvironment({
-    AWS_ENDPOINT_URL_KMS: `http://127.0.0.1:${port}`,
+    AWS_ENDPOINT_URL_KMS: server.url,
     AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',
     AWS_SECRET_ACCESS_KEY: 'planted-aws-secret',
   })
 })
 afterEach(async () => {
   restore()
-  server.closeAllConnections()
-  await new Promise((resolve) => server.close(resolve))
+  await server.end()
   await rm(folder, { recursive: true })
 })
 

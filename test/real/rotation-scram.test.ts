@@ -12,13 +12,14 @@ import { createKafkaSource, type KafkaSource } from '../../lib/adapters/kafka-so
 import { kafkaUsers } from '../../lib/adapters/kafka-users.ts'
 import type { SealedBatch } from '../../lib/client/sealer-options.ts'
 import { publicKeyOf } from '../../lib/envelope/crypto.ts'
-import type { RotationPlan, RotationPolicy } from '../../lib/keys/rotation.ts'
+import type { RotationPolicy } from '../../lib/keys/rotation.ts'
 import { readLogin, type ScramLogin } from '../../lib/keys/rotation-state.ts'
-import { type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
+import type { RotationPorts } from '../../lib/keys/rotation-steps.ts'
 import { type Poller, startPoller } from '../../lib/local/poller.ts'
 import { readLocalRoot } from '../../lib/local/root.ts'
 import type { Message } from '../../lib/ports.ts'
 import { openRotations } from '../../lib/rotation-runtime.ts'
+import { dying, mortalRun } from './dying-rotator.ts'
 import type { Emulator } from './emulators/emulator.ts'
 import { MOTO_MS, startMoto } from './emulators/moto.ts'
 import { isTaken, newPrincipal } from './scram-users.ts'
@@ -160,50 +161,6 @@ describe('rotation under load', () => {
     return appender
   }
 
-  class Died extends Error {
-    override readonly name = 'Died'
-  }
-
-  /** Ports for one who dies at one of its calls: before it lands, or when it has landed and before the answer. */
-  function dying(callsLeft: number): RotationPorts {
-    let left = callsLeft
-    const call = <A extends unknown[], T>(asked: (...args: A) => Promise<T>) => {
-      return async (...args: A): Promise<T> => {
-        left--
-        if (left < 0 || (left === 0 && Math.random() < 0.5)) throw new Died()
-        const answer = await asked(...args)
-        if (left === 0) throw new Died()
-        return answer
-      }
-    }
-    const { secrets, users: known } = ports
-    if (known === undefined) throw new Error('no users')
-    return {
-      ...ports,
-      secrets: {
-        read: (name, deadline) => secrets.read(name, deadline),
-        find: call((...args) => secrets.find(...args)),
-        stage: call((...args) => secrets.stage(...args)),
-        promote: call((...args) => secrets.promote(...args)),
-      },
-      users: {
-        setPassword: call((...args) => known.setPassword(...args)),
-        logIn: call((...args) => known.logIn(...args)),
-        associate: call((...args) => known.associate(...args)),
-      },
-    }
-  }
-
-  /** What a run left to do; undefined where it died. */
-  async function run(policy: RotationPolicy, own: RotationPorts): Promise<RotationPlan | undefined> {
-    try {
-      return (await runRotation(policy, own, soon())).plan
-    } catch (error) {
-      if (error instanceof Died) return undefined
-      throw error
-    }
-  }
-
   const told = async (secret: string): Promise<ScramLogin> =>
     readLogin((await ports.secrets.read(secret, soon())).value, secret)
 
@@ -221,7 +178,10 @@ describe('rotation under load', () => {
       const isDeadly = index % 4 === 1 && deaths < 8
       const plans = await Promise.all(
         Array.from({ length: index % 4 === 2 ? 2 : 1 }, () =>
-          run({ ...policy, now: !isMoved }, isDeadly ? dying(1 + Math.floor(Math.random() * 14)) : ports),
+          mortalRun(
+            { ...policy, now: !isMoved },
+            isDeadly ? dying(ports, 1 + Math.floor(Math.random() * 14)) : ports,
+          ),
         ),
       )
       deaths += plans.filter((plan) => plan === undefined).length

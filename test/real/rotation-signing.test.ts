@@ -14,15 +14,16 @@ import { ED25519 } from '../../lib/envelope/suite.ts'
 import type { Directory } from '../../lib/keys/directory.ts'
 import { publishChange } from '../../lib/keys/directory-publisher.ts'
 import { createDirectory } from '../../lib/keys/directory-reader.ts'
-import type { RotationPlan, RotationPolicy } from '../../lib/keys/rotation.ts'
+import type { RotationPolicy } from '../../lib/keys/rotation.ts'
 import { readDocument } from '../../lib/keys/rotation-state.ts'
-import { type RotationPorts, runRotation } from '../../lib/keys/rotation-steps.ts'
+import type { RotationPorts } from '../../lib/keys/rotation-steps.ts'
 import { newSigningSecret, openSecretSigner, readSigningSecret } from '../../lib/keys/signing-secret.ts'
 import { type Poller, startPoller } from '../../lib/local/poller.ts'
 import { readLocalRoot } from '../../lib/local/root.ts'
 import { LOCAL_GATEWAY, LOCAL_SIGNING_SECRET } from '../../lib/local/stack.ts'
 import type { Signer } from '../../lib/ports.ts'
 import { openLocalRotations } from '../../lib/rotation-runtime.ts'
+import { dying, mortalRun } from './dying-rotator.ts'
 import { orders, RealShop, upTo } from './shop.ts'
 import { client, settings, soon, text, unique } from './world.ts'
 
@@ -100,53 +101,6 @@ async function enrolProducer(): Promise<void> {
   await ports.secrets.stage(PRODUCER_SECRET, value, 'AWSCURRENT', '0'.repeat(32), soon())
 }
 
-class Died extends Error {
-  override readonly name = 'Died'
-}
-
-/** Ports for one who dies at one of its calls: before it lands, or when it has landed and before the answer. */
-function dying(callsLeft: number): RotationPorts {
-  let left = callsLeft
-  const call = <A extends unknown[], T>(asked: (...args: A) => Promise<T>) => {
-    return async (...args: A): Promise<T> => {
-      left--
-      if (left < 0 || (left === 0 && Math.random() < 0.5)) throw new Died()
-      const answer = await asked(...args)
-      if (left === 0) throw new Died()
-      return answer
-    }
-  }
-  const { secrets, directory } = ports
-  const { store } = directory
-  return {
-    ...ports,
-    secrets: {
-      read: (name, deadline) => secrets.read(name, deadline),
-      find: call((...args) => secrets.find(...args)),
-      stage: call((...args) => secrets.stage(...args)),
-      promote: call((...args) => secrets.promote(...args)),
-    },
-    directory: {
-      ...directory,
-      store: {
-        read: (etag, deadline) => store.read(etag, deadline),
-        find: call((deadline) => store.find(deadline)),
-        write: call((...args) => store.write(...args)),
-      },
-    },
-  }
-}
-
-/** What a run left to do; undefined where it died. */
-async function run(policy: RotationPolicy, own: RotationPorts): Promise<RotationPlan | undefined> {
-  try {
-    return (await runRotation(policy, own, soon())).plan
-  } catch (error) {
-    if (error instanceof Died) return undefined
-    throw error
-  }
-}
-
 /** Rotates once, and gives how often a rotator died over it. Of every three turns one is of rotators that die, one of two at once. */
 async function turn(name: string, index: number): Promise<number> {
   const policy = policies.get(name)
@@ -160,7 +114,7 @@ async function turn(name: string, index: number): Promise<number> {
     const runs = index % 3 === 2 ? 2 : 1
     const plans = await Promise.all(
       Array.from({ length: runs }, () =>
-        run(asked, isDeadly ? dying(1 + Math.floor(Math.random() * 12)) : ports),
+        mortalRun(asked, isDeadly ? dying(ports, 1 + Math.floor(Math.random() * 12)) : ports),
       ),
     )
     deaths += plans.filter((plan) => plan === undefined).length
