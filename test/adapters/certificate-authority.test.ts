@@ -34,9 +34,14 @@ async function issued(
 
 /** Whether a server that trusts an authority takes a client, and whom it sees. */
 async function shakesHands(pem: string, key: PrivateKey, trusted: string): Promise<string> {
-  const server = tls.createServer({ ...ca, ca: trusted, requestCert: true, rejectUnauthorized: false }, (socket) => {
-    socket.end(String(socket.authorized ? socket.getPeerCertificate().subject.CN : socket.authorizationError))
-  })
+  const server = tls.createServer(
+    { ...ca, ca: trusted, requestCert: true, rejectUnauthorized: false },
+    (socket) => {
+      socket.end(
+        String(socket.authorized ? socket.getPeerCertificate().subject.CN : socket.authorizationError),
+      )
+    },
+  )
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const address = server.address()
   const port = address !== null && typeof address === 'object' ? address.port : 0

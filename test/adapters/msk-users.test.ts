@@ -41,19 +41,25 @@ beforeEach(async () => {
           .writeHead(status, { 'content-type': 'application/json', ...headers })
           .end(JSON.stringify(body))
       const url = new URL(request.url ?? '', 'http://msk')
-      if (failure !== undefined)
-        { answer(failure.status, { message: 'planted-message' }, { 'x-amzn-errortype': failure.name }); return; }
-      if (decodeURIComponent(url.pathname) !== `/v1/clusters/${CLUSTER}/scram-secrets`) { answer(404, {}); return; }
+      if (failure !== undefined) {
+        answer(failure.status, { message: 'planted-message' }, { 'x-amzn-errortype': failure.name })
+        return
+      }
+      if (decodeURIComponent(url.pathname) !== `/v1/clusters/${CLUSTER}/scram-secrets`) {
+        answer(404, {})
+        return
+      }
       if (request.method === 'GET') {
         // Pages of two, as MSK's are of a hundred.
         const from = Number(url.searchParams.get('nextToken') ?? 0)
         const next = from + 2 < taken.length ? { nextToken: String(from + 2) } : {}
-        answer(200, { secretArnList: taken.slice(from, from + 2), ...next }); return;
+        answer(200, { secretArnList: taken.slice(from, from + 2), ...next })
+        return
       }
       const { secretArnList: list }: { secretArnList: string[] } = JSON.parse(Buffer.concat(parts).toString())
       told.push(list)
       taken.push(...list.filter((arn) => !refuses.some(({ secretArn }) => secretArn === arn)))
-      answer(200, { clusterArn: CLUSTER, unprocessedScramSecrets: refuses });
+      answer(200, { clusterArn: CLUSTER, unprocessedScramSecrets: refuses })
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
