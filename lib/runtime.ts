@@ -3,7 +3,6 @@ import { type Observer, observers } from './admission/observer.ts'
 import { createIngest, type GateKeyCounts, type Ingest, type IngestParts } from './admission/slice.ts'
 import { answer, type AnswerMode, type PartialAnswer, slicesOf } from './adapters/msk-event.ts'
 import { tracingObserver } from './adapters/tracing.ts'
-import { connectStack } from './local/stack.ts'
 import type { Settings } from './settings.ts'
 
 /** A gate that takes Lambda's Kafka events. */
@@ -47,6 +46,8 @@ async function openLocalGate(
   mode: AnswerMode,
   told: Pick<IngestParts, 'observer'>,
 ): Promise<Gate> {
+  // Nor does who runs on a cluster need the embedded stack's code.
+  const { connectStack } = await import('./local/stack.ts')
   const connected = async (): Promise<Gate> => {
     const stack = await connectStack(folder, SOFTWARE)
     return closing(createGate(createIngest({ ...stack.gateParts(), ...told }), mode), () => stack.close())

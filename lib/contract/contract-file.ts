@@ -55,6 +55,10 @@ export function readContractFile(
     ownProperties: true,
     allowUnionTypes: true,
     logger: false,
+    // A test holds it against the JSON Schema of JSON Schemas; a cold start has no time for that, nor to optimise code.
+    validateSchema: false,
+    meta: false,
+    code: { optimize: false },
   }).compile<ContractFile>(schema)
   if (validate(data)) return { file: data }
   const errors = validate.errors ?? []

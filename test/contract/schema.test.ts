@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { CompiledSchema } from '../../lib/contract/schema.ts'
+import contractSchema from '../../contracts/contract.schema.json' with { type: 'json' }
+import { CompiledSchema, keywordErrors } from '../../lib/contract/schema.ts'
 import type { Schema } from '../../lib/contract/shape.ts'
 import { Rejection } from '../../lib/errors.ts'
 
@@ -175,4 +176,9 @@ describe('numbers that a double does not hold', () => {
     expect(fits({ minimum: 0, multipleOf: 3 }, '3'.repeat(900_000))).toBe(false)
     expect(performance.now() - start).toBeLessThan(3000)
   })
+})
+
+test('the schema of contract files is one, which nothing looks at when it is compiled', () => {
+  expect(keywordErrors(contractSchema)).toEqual([])
+  expect(keywordErrors({ ...contractSchema, required: 'type' })).not.toEqual([])
 })
