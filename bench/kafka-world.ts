@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { type Admin, Kafka, type Message, type Producer } from 'kafkajs'
 import { ingestHandler } from '../functions/ingest-handler.ts'
-import { createKafkaSink } from '../lib/adapters/kafka.ts'
+import { createKafkaSink, type KafkaSink } from '../lib/adapters/kafka.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
 import { type KafkaEvent, type KafkaEventRecord, toMskEvent } from '../lib/adapters/msk-event.ts'
 import { firstPosition } from '../lib/admission/position.ts'
@@ -20,6 +20,7 @@ import { invokeJson } from '../lib/local/invocation.ts'
 import { openStack, type Stack } from '../lib/local/stack.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import { createGate, SOFTWARE } from '../lib/runtime.ts'
+import { type FunctionPlace, placeIngest } from '../test/real/function-place.ts'
 import { clientConfig, DEPLOYMENT, type RealStack, startStack } from '../test/real/stack/stack.ts'
 import { CHANNEL, contractFile, eventOf, ISSUER, TYPE } from './world.ts'
 
@@ -111,9 +112,13 @@ export class KafkaWorld {
 
   /** The gate, as `functions/ingest-handler.ts` runs it in one process; only its keys are not in KMS. */
   gate(site: Site): Promise<Invoke> {
+    return this.#gateOn(this.#settings(), site)
+  }
+
+  #settings(): KafkaSinkSettings {
     const { brokers, ca, passwords } = this.#broker.connection
     const sasl = { mechanism: 'scram-sha-512', username: 'gate', password: passwords.gate }
-    return this.#gateOn(readKafkaSettings({ brokers, ssl: { ca }, sasl, deployment: DEPLOYMENT }), site)
+    return readKafkaSettings({ brokers, ssl: { ca }, sasl, deployment: DEPLOYMENT })
   }
 
   /** Another, which reaches the broker without TLS, and takes the same events beside the first. */
@@ -122,11 +127,32 @@ export class KafkaWorld {
     return this.#gateOn(readKafkaSettings({ brokers, insecurePlaintext: true, deployment: PLAINTEXT }), site)
   }
 
-  async #gateOn(settings: KafkaSinkSettings, { topics, partitions }: Site): Promise<Invoke> {
+  /** The function itself, its own site's: bundled, and with keys in KMS as far as it can tell. */
+  async ingest(site: Site): Promise<FunctionPlace> {
+    const { source, output, audit, quarantine } = site.topics
+    const sink = createKafkaSink(this.#settings(), this.#keys.clock)
+    await this.#initPositions(sink, site).finally(() => sink.close())
+    const place = await placeIngest(join(this.#folder, source), {
+      ...{ connection: this.#broker.connection, stack: this.#keys, stackFolder: this.#folder },
+      sources: new Map([[CHANNEL, source]]),
+      outputs: new Map([[OUTPUT_CHANNEL, output]]),
+      auditTopic: audit,
+      quarantineTopic: quarantine,
+    })
+    this.#ending.push(() => place.end())
+    return place
+  }
+
+  async #initPositions(sink: KafkaSink, { topics, partitions }: Site): Promise<void> {
+    for (let partition = 0; partition < partitions; partition++)
+      await sink.init({ topic: topics.source, partition }, firstPosition(0n), Date.now() + 20_000)
+  }
+
+  async #gateOn(settings: KafkaSinkSettings, site: Site): Promise<Invoke> {
+    const { topics } = site
     const parts = this.#keys.gateParts()
     const sink = createKafkaSink(settings, parts.clock)
-    for (let partition = 0; partition < partitions; partition++)
-      await sink.init({ topic: topics.source, partition }, firstPosition(0n), parts.clock.now() + 20_000)
+    await this.#initPositions(sink, site)
     const ingest = createIngest({
       ...parts,
       sink,

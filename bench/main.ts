@@ -12,6 +12,7 @@ import { kafkaStages } from './kafka-stages.ts'
 import { FULL, type Peer, QUICK, type Result, type Setting, tableText } from './measure.ts'
 import { loadPeers, peersInstalled, peerVersions } from './peers.ts'
 import { revocation } from './revocation.ts'
+import { runtime } from './runtime.ts'
 import { sealing } from './sealing.ts'
 import { stages } from './stages.ts'
 import { telemetry } from './telemetry.ts'
@@ -28,11 +29,13 @@ const BENCHES: Readonly<Record<string, (setting: Setting) => Promise<Result>>> =
   'kafka-stages': kafkaStages,
   'kafka-memory': kafkaMemory,
   revocation,
+  runtime,
 }
 
 /** Those that no peer is measured in. */
 const ALONE = new Set([
   ...['contracts', 'stages', 'data-keys', 'telemetry', 'kafka', 'kafka-stages', 'kafka-memory', 'revocation'],
+  'runtime',
 ])
 
 const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${Object.keys(BENCHES).join(', ')}; all of them by default.`

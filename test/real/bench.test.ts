@@ -1,7 +1,8 @@
-/** `npm run bench -- kafka`: that it runs, starts and ends a broker of its own, and prints what was asked for. */
+/** `npm run bench -- kafka` and `runtime`: that they run, start and end a broker of their own, and print what was asked for. */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { installRuntimeClient, RUNTIME_MS } from './runtime-api.ts'
 
 interface Row {
   readonly slice: number
@@ -39,3 +40,21 @@ it('measures slices on a broker of its own beside plain kafkajs, and what TLS co
   expect(Object.keys(tls)).toEqual(['plaintext', 'tls', 'costPercent'])
   for (const figure of [tls['plaintext'], tls['tls']]) expect(figure).toBeGreaterThan(0)
 }, 100_000)
+
+it(
+  'measures the function on AWS’s runtime client beside a hello world, and beside its handler called directly',
+  async () => {
+    await installRuntimeClient()
+    const { status, stdout } = await bench('runtime', '--json', '--quick')
+    expect(status).toBe(0)
+    interface Ratio {
+      readonly ratio: { readonly median: number }
+    }
+    const { init, first, warm }: { init: Ratio; first: { median: number }; warm: Ratio } = JSON.parse(stdout)
+    // To do something takes longer than to do nothing; how much longer only a machine of one's own can tell.
+    expect(init.ratio.median).toBeGreaterThan(1)
+    expect(first.median).toBeGreaterThan(0)
+    expect(warm.ratio.median).toBeGreaterThan(0.1)
+  },
+  RUNTIME_MS + 100_000,
+)
