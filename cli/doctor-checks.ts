@@ -2,7 +2,7 @@
 import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
 import { clockVerdicts } from '../lib/doctor/access-verdicts.ts'
 import { type Check, fail, ok, orElse, skip, type Verdict } from '../lib/doctor/finding.ts'
-import { readNewestTime, serviceTime } from './doctor-clock.ts'
+import { clockAddress, readNewestTime, serviceTime } from './doctor-clock.ts'
 import { ClusterChecks } from './doctor-cluster.ts'
 import { keyChecks } from './doctor-keys.ts'
 import { templateVerdicts } from './doctor-template.ts'
@@ -35,12 +35,14 @@ function contracts({ gate: { cluster } }: Patient): readonly Verdict[] {
   return orElse(faults, `${all.length} contracts; each channel has its source topic.`)
 }
 
-async function clockCheck({ gate, clock }: Patient, deadline: number): Promise<readonly Verdict[]> {
+async function clockCheck(
+  { gate, clock, environment }: Patient,
+  deadline: number,
+): Promise<readonly Verdict[]> {
   const { signing, kafka, channels } = gate.cluster
   const arn = 'arn' in signing ? signing.arn : 'secret' in signing ? signing.secret : ''
-  const region = arn.split(':')[3]
-  if (region !== undefined) {
-    const { aheadMs, exactMs } = await serviceTime(region, clock, deadline)
+  if (arn !== '') {
+    const { aheadMs, exactMs } = await serviceTime(clockAddress(arn, environment), clock, deadline)
     return clockVerdicts(aheadMs, exactMs, 'AWS')
   }
   const source = createKafkaSource(kafka)

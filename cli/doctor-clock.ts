@@ -2,12 +2,21 @@
 import { Outage } from '../lib/errors.ts'
 import type { Clock, RecordReader } from '../lib/ports.ts'
 
+/** KMS's own address for an ARN of something in AWS, or the one that the AWS SDK is told. */
+export function clockAddress(
+  arn: string,
+  { AWS_ENDPOINT_URL_KMS: kms, AWS_ENDPOINT_URL: all }: Readonly<Record<string, string | undefined>>,
+): string {
+  const [, partition, , region = ''] = arn.split(':')
+  const suffix = partition === 'aws-cn' ? 'amazonaws.com.cn' : 'amazonaws.com'
+  return kms ?? all ?? `https://kms.${region}.${suffix}/`
+}
+
 /** How far this clock is ahead of AWS's, by the Date of an answer of KMS: to whoever asks, with no credentials. Rejects with `Outage`. */
 export async function serviceTime(
-  region: string,
+  endpoint: string,
   clock: Clock,
   deadline: number,
-  endpoint = `https://kms.${region}.amazonaws.com/`,
 ): Promise<{ readonly aheadMs: number; readonly exactMs: number }> {
   const before = clock.now()
   try {

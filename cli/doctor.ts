@@ -68,7 +68,8 @@ async function doctor(terminal: Terminal, flags: Flags): Promise<void> {
   const clock = { now: () => terminal.now() }
   const { msk: cluster, disk: disks, template, timeout } = flags
   const { node } = process.versions
-  const { checks, close } = checksOf({ gate, observer, cluster, disks, template, clock, node })
+  const environment = terminal.env
+  const { checks, close } = checksOf({ gate, observer, cluster, disks, template, clock, environment, node })
   try {
     const findings = await runChecks(checks, clock, timeout * 1000)
     print(terminal, findings, flags)

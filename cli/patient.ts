@@ -13,6 +13,8 @@ export interface Patient {
   readonly disks: readonly string[]
   readonly template: string | undefined
   readonly clock: Clock
+  /** Where the AWS SDK is told of endpoints. */
+  readonly environment: Readonly<Record<string, string | undefined>>
   /** The version of Node. */
   readonly node: string
 }

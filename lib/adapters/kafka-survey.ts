@@ -50,6 +50,12 @@ export interface BrokerSoftware {
 
 const GROUP_AUTHORIZATION_FAILED = 30
 const RETRY_MS = 200
+/** Kafka's numbers: it loads, is made, or is another broker by now. */
+const COLD = [14, 15, 16] as const
+
+class ColdCoordinator extends Error {
+  override readonly name = 'ColdCoordinator'
+}
 
 /** Connects as who the settings say. Rejects with `Outage`. */
 export async function surveyKafka(
@@ -65,7 +71,8 @@ export async function surveyKafka(
         return await byDeadline(work(), deadline, clock, () => late(name))
       } catch (error) {
         // A coordinator that nobody has asked for anything yet is made first.
-        if (!isCold(error) || clock.now() + RETRY_MS >= deadline)
+        const mayPass = isCold(error) || error instanceof ColdCoordinator
+        if (!mayPass || clock.now() + RETRY_MS >= deadline)
           throw kafkaOutage(error, { name, topics: [], group: '', transactionalId: '' })
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
       }
@@ -85,6 +92,7 @@ export async function surveyKafka(
         const { error, allowed } = await askGroup(await cluster.findBroker(coordinator), group)
         if (error === 0) return allowed
         if (error === GROUP_AUTHORIZATION_FAILED) return undefined
+        if (COLD.some((code) => code === error)) throw new ColdCoordinator('not ready yet')
         throw new Outage('sink-unavailable', `its coordinator does not tell us (error ${error})`)
       }).catch(unlessRefused('GROUP_AUTHORIZATION_FAILED', undefined)),
     mayTransact: (transactionalId) =>
