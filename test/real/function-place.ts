@@ -15,6 +15,8 @@ export interface FunctionPlace {
   /** The package as Lambda unzips it: the bundle, and the files that its environment names. */
   readonly folder: string
   readonly environment: Readonly<Record<string, string>>
+  /** What Secrets Manager has for it, by the variable that names it. */
+  readonly secrets: Readonly<Record<string, string>>
   /** Actions that were asked of KMS and Secrets Manager, in order. */
   asked(): readonly string[]
   end(): Promise<void>
@@ -40,9 +42,9 @@ export async function placeIngest(
   const local = await openLocalSecrets(join(stackFolder, 'secrets'), stack.clock)
   const pseudonyms = await local.read('pseudonyms', stack.clock.now() + 10_000).catch(() => undefined)
   const values: Record<string, string> = {
-    signing: JSON.stringify(gate?.jwk),
-    AmazonMSK_gate: JSON.stringify({ username: 'gate', password: connection.passwords.gate }),
-    ...(pseudonyms && { pseudonyms: Buffer.from(pseudonyms.value).toString() }),
+    SEALGATE_SIGNING_KEY: JSON.stringify(gate?.jwk),
+    SEALGATE_KAFKA_SASL_SECRET: JSON.stringify({ username: 'gate', password: connection.passwords.gate }),
+    ...(pseudonyms && { SEALGATE_PSEUDONYMS: Buffer.from(pseudonyms.value).toString() }),
   }
   const read: string[] = []
   const secrets = await serveSecrets(values, read)
@@ -66,17 +68,16 @@ export async function placeIngest(
       SEALGATE_DIRECTORY: join(stackFolder, 'keys', 'directory.jws'),
       SEALGATE_ROOTS: await file('roots.json', JSON.stringify(stack.directory.roots.map(exportPublicJwk))),
       SEALGATE_KEK_ID: stack.gateParts().settings.outlet.kekId,
-      SEALGATE_SIGNING_KEY: arnOf('signing'),
-      ...(pseudonyms && { SEALGATE_PSEUDONYMS: arnOf('pseudonyms') }),
       SEALGATE_KAFKA_BROKERS: connection.brokers.join(','),
       SEALGATE_KAFKA_SSL_CA: await file('ca.pem', connection.ca),
       SEALGATE_KAFKA_SASL_MECHANISM: 'scram-sha-512',
-      SEALGATE_KAFKA_SASL_SECRET: arnOf('AmazonMSK_gate'),
+      ...Object.fromEntries(Object.keys(values).map((name) => [name, ARN + name])),
       AWS_ENDPOINT_URL_KMS: kms.url,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: secrets.url,
       AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',
       AWS_SECRET_ACCESS_KEY: 'planted-aws-secret',
     },
+    secrets: values,
     asked: () => [...kms.asked, ...read],
     end: async () => {
       await kms.end()
@@ -86,7 +87,6 @@ export async function placeIngest(
 }
 
 const ARN = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:'
-const arnOf = (name: string): string => ARN + name
 
 function serveSecrets(values: Readonly<Record<string, string>>, read: string[]): Promise<AwsEndpoint> {
   return serveAws((action, { SecretId: id }) => {
