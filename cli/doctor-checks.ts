@@ -2,6 +2,7 @@
 import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
 import { clockVerdicts } from '../lib/doctor/access-verdicts.ts'
 import { type Check, fail, ok, orElse, skip, type Verdict } from '../lib/doctor/finding.ts'
+import { Outage } from '../lib/errors.ts'
 import { clockAddress, readNewestTime, serviceTime } from './doctor-clock.ts'
 import { ClusterChecks } from './doctor-cluster.ts'
 import { keyChecks } from './doctor-keys.ts'
@@ -47,7 +48,7 @@ async function clockCheck(
   }
   const source = createKafkaSource(kafka)
   try {
-    const newest = await readNewestTime(source, [...channels.keys()], deadline, clock)
+    const newest = await readNewestTime(source, [...channels.keys()], deadline, clock).catch(unlessOutage)
     const lag = newest === undefined ? undefined : clock.now() - newest
     // A record may be old; what is later than now is a clock that is wrong.
     if (lag !== undefined && (lag < 0 || lag < RECENT_MS)) return clockVerdicts(lag, 0, 'the brokers')
@@ -56,6 +57,11 @@ async function clockCheck(
   } finally {
     await source.close()
   }
+}
+
+/** What the brokers do not tell is not known; the check `brokers` says why. */
+function unlessOutage(error: unknown): undefined {
+  if (!(error instanceof Outage)) throw error
 }
 
 const RECENT_MS = 5000

@@ -31,7 +31,7 @@ import {
   topicVerdicts,
   versionVerdicts,
 } from '../lib/doctor/cluster-verdicts.ts'
-import { type Check, fail, ok, orElse, type Verdict, verdictsOf } from '../lib/doctor/finding.ts'
+import { type Check, fail, ok, orElse, skip, type Verdict, verdictsOf } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
 import { once, type Patient } from './patient.ts'
 import type { GateSettings } from './settings.ts'
@@ -91,49 +91,62 @@ export class ClusterChecks {
           ok(`${(await this.#brokers(deadline)).length} brokers, and they let us in.`),
         ],
       },
-      { name: 'network-segmentation', look: (deadline) => this.#segmentation(deadline) },
+      { name: 'network-segmentation', look: this.#inside((deadline) => this.#segmentation(deadline)) },
       { name: 'tls', look: async (deadline) => tlsVerdicts(await this.#connections(deadline)) },
       {
         name: 'certificate-expiry',
-        look: async (deadline) => certificateVerdicts(await this.#connections(deadline), clock.now()),
+        look: async (deadline) => {
+          try {
+            return certificateVerdicts(await this.#connections(deadline), clock.now())
+          } catch (error) {
+            if (error instanceof Outage && !error.message.includes('CERT_HAS_EXPIRED'))
+              return [skip('No connection was made.', 'See the check tls.')]
+            throw error
+          }
+        },
       },
       {
         name: 'authentication',
-        look: async (deadline) =>
-          authenticationVerdicts(
-            mechanism,
-            hasCertificate,
-            await admitsAnybody(this.#kafka, clock, deadline),
-          ),
+        look: async (deadline) => {
+          // Whom the brokers refuse has proved nothing, whatever the settings say.
+          await this.#asGate(deadline)
+          const isOpen = await admitsAnybody(this.#kafka, clock, deadline)
+          return authenticationVerdicts(mechanism, hasCertificate, isOpen)
+        },
       },
       {
         name: 'password-length',
         look: async (deadline) =>
           passwordVerdicts(await hasLongPassword(this.#kafka, MIN_PASSWORD_LENGTH, clock, deadline)),
       },
-      { name: 'acls', look: (deadline) => this.#rights(deadline) },
-      { name: 'topics', look: (deadline) => this.#settings(deadline, (use) => use !== 'audit') },
-      { name: 'audit-topic', look: (deadline) => this.#settings(deadline, (use) => use === 'audit') },
+      { name: 'acls', look: this.#inside((deadline) => this.#rights(deadline)) },
+      {
+        name: 'topics',
+        look: this.#inside((deadline) => this.#settings(deadline, (use) => use !== 'audit')),
+      },
+      {
+        name: 'audit-topic',
+        look: this.#inside((deadline) => this.#settings(deadline, (use) => use === 'audit')),
+      },
       {
         name: 'broker-settings',
-        look: async (deadline) =>
-          brokerVerdicts(
-            await (await this.#asObserver(deadline)).brokerConfig(),
-            this.#kafka.transactionTimeoutMs,
-          ),
+        look: this.#inside(async (deadline) => {
+          const config = await (await this.#asObserver(deadline)).brokerConfig()
+          return brokerVerdicts(config, this.#kafka.transactionTimeoutMs)
+        }),
       },
       { name: 'encryption-at-rest', look: (deadline) => this.#disks(deadline) },
       {
         name: 'versions',
-        look: async (deadline) => {
+        look: this.#inside(async (deadline) => {
           const software = await (await this.#asGate(deadline)).software()
           const replicas = [...(await this.#topics(deadline)).values()].flatMap(({ partitions }) =>
             partitions.map((each) => each.replicas),
           )
           return versionVerdicts(software, Math.min(...replicas), node)
-        },
+        }),
       },
-      { name: 'positions', look: (deadline) => this.#positions(deadline) },
+      { name: 'positions', look: this.#inside((deadline) => this.#positions(deadline)) },
     ]
   }
 
@@ -141,6 +154,19 @@ export class ClusterChecks {
     await Promise.all(
       this.#opened.map((opening) => opening.then((survey) => survey.close()).catch(() => undefined)),
     )
+  }
+
+  /** What only somebody sees whom the brokers let in; why they do not, the check `brokers` says. */
+  #inside(look: Check['look']): Check['look'] {
+    return async (deadline) => {
+      try {
+        await this.#asGate(deadline)
+      } catch (error) {
+        if (error instanceof Outage) return [skip('The brokers do not let us in.', 'See the check brokers.')]
+        throw error
+      }
+      return look(deadline)
+    }
   }
 
   get #names(): readonly string[] {

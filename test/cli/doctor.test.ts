@@ -55,8 +55,11 @@ describe('doctor', () => {
     expect(ran.status).toBe(3)
     for (const name of ['settings', 'contracts', 'directory', 'keys', 'signing-key', 'key-service'])
       expect([name, statusesOf(ran, name)]).toEqual([name, ['ok']])
-    for (const name of ['brokers', 'tls', 'acls', 'topics', 'audit-topic', 'broker-settings', 'positions'])
+    for (const name of ['brokers', 'tls', 'authentication'])
       expect([name, statusesOf(ran, name)]).toEqual([name, ['fail']])
+    const inside = ['acls', 'topics', 'audit-topic', 'broker-settings', 'versions', 'positions']
+    for (const name of [...inside, 'network-segmentation', 'certificate-expiry', 'clock'])
+      expect([name, statusesOf(ran, name)]).toEqual([name, ['skip']])
     expect(statusesOf(ran, 'password-length')).toEqual(['fail'])
     expect(statusesOf(ran, 'encryption-at-rest')).toEqual(['skip'])
     expect(statusesOf(ran, 'template')).toEqual(['skip'])

@@ -115,6 +115,20 @@ describe('a cluster that was made ready by what setup prints', () => {
     expect(red(await rows())).toEqual([])
   })
 
+  it('is red for the authentication with another password, which is no outage', async () => {
+    const other = join(dirname(gate), 'other.yaml')
+    const password = join(folder, 'other.password')
+    await writeFile(password, 'twelve-or-more-but-wrong', { mode: 0o600 })
+    const text = await readFile(gate, 'utf8')
+    await writeFile(other, text.replace(/passwordFile: .*/, `passwordFile: ${password}`), { mode: 0o600 })
+    const { out, status } = await sealgate(['doctor', '--json', '--settings', other])
+    const { checks }: { checks: Row[] } = JSON.parse(out)
+    expect(status).toBe(1)
+    for (const name of ['brokers', 'authentication'])
+      expect(checks.find((row) => row.name === name)).toMatchObject({ status: 'fail' })
+    expect(out).not.toContain('but-wrong')
+  })
+
   it('is red for the audit topic when somebody shortens its retention', async () => {
     const { TOPIC } = kafkajs.ConfigResourceTypes
     const configEntries = [{ name: 'retention.ms', value: '86400000' }]

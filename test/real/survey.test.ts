@@ -1,8 +1,12 @@
 /** What the doctor sees of real listeners: certificates that are not to be trusted, and who is let in. */
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { KafkaConnectionSettings } from '../../lib/adapters/kafka-settings.ts'
 import { admitsAnybody, type KafkaSurvey, shakeHands, surveyKafka } from '../../lib/adapters/kafka-survey.ts'
 import { rightsVerdicts, versionVerdicts } from '../../lib/doctor/cluster-verdicts.ts'
+import { sealgate } from '../cli/terminal.ts'
+import { openShop, ORDER_CONTRACT } from '../shop.ts'
+import { writeCommandSettings } from './stack/settings.ts'
 import { connection, settings, soon, unique } from './world.ts'
 
 const clock = { now: () => Date.now() }
@@ -40,6 +44,27 @@ describe('a listener', () => {
     expect(await admitsAnybody(at('OPEN'), clock, soon())).toBe(true)
     expect(await admitsAnybody(settings(), clock, soon())).toBe(false)
     expect(await admitsAnybody(at('MTLS'), clock, soon())).toBe(false)
+  })
+})
+
+describe('the doctor', () => {
+  it('is red for TLS and for the end of a certificate where a listener’s has ended', async () => {
+    const shop = await openShop([ORDER_CONTRACT])
+    try {
+      const file = await writeCommandSettings(join(shop.folder, 'commands'), {
+        connection: { ...connection, brokers: [listener('EXPIRED')] },
+        ...{ principal: 'gate', stack: shop.stack, stackFolder: shop.folder },
+        ...{ sources: new Map([['orders', 'orders-in']]), outputs: new Map([['none', 'none']]) },
+        ...{ auditTopic: 'test.audit', quarantineTopic: 'test.quarantine' },
+      })
+      const { out, status } = await sealgate(['doctor', '--json', '--settings', file])
+      const { checks }: { checks: { name: string; status: string }[] } = JSON.parse(out)
+      const red = checks.filter((check) => check.status === 'fail').map(({ name }) => name)
+      expect(red).toEqual(['brokers', 'tls', 'certificate-expiry', 'authentication'])
+      expect(status).toBe(1)
+    } finally {
+      await shop.close()
+    }
   })
 })
 
