@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { ConfigError } from '../lib/errors.ts'
+import { ConfigError, Outage } from '../lib/errors.ts'
 import {
   planRotation,
   type RotationPlan,
@@ -125,11 +125,12 @@ async function runAll(terminal: Terminal, name: string | undefined, flags: Rotat
   const stop = wait ? terminal.stopSignal() : undefined
   const audit = dryRun ? undefined : await lifecycle(by)
   const done: { name: string; step: RotationStep['do'] }[] = []
+  const failed: unknown[] = []
   let isBlocked = false
   let audited: boolean | null = null
   try {
     const ports = audit?.account.on(await rotations.ports(terminal.now() + CALL_MS))
-    for (const policy of policies) {
+    const rotate = async (policy: RotationPolicy): Promise<RotationPlan> => {
       const { rotation } = policy
       const told = async (step: RotationStep): Promise<void> => {
         done.push({ name: rotation.name, step: step.do })
@@ -143,19 +144,38 @@ async function runAll(terminal: Terminal, name: string | undefined, flags: Rotat
           : await turn(terminal, policy, ports, told, stop)
       if (ports === undefined) for (const step of plan.steps) await told(step)
       else if (!json) terminal.write(oneLine(`${rotation.name}: ${outcome(plan)}`))
-      isBlocked ||= plan.phase === 'blocked'
+      return plan
+    }
+    for (const policy of policies) {
+      try {
+        if ((await rotate(policy)).phase === 'blocked') isBlocked = true
+      } catch (error) {
+        // The next ones all the same: a broker that is away must not let the key directory expire.
+        failed.push(error)
+        if (!json && policies.length > 1) terminal.warn(`${policy.rotation.name} failed; see below`)
+      }
     }
   } finally {
     // Of one that failed too: what it has done stands.
     if (audit !== undefined) audited = await audit.settle('What was done stands.')
     await audit?.close()
   }
+  if (failed.length > 0) throw inOne(failed)
   if (json) {
     const all = policies.map(({ rotation, waits }) => ({ rotation, waits }))
     const rows = await rowsOf(terminal, all, rotations.view)
     terminal.write(JSON.stringify({ dryRun, done, rows, audited }))
   }
   terminal.exit(audited === false ? EXIT.outage : isBlocked ? EXIT.found : EXIT.ok)
+}
+
+/** Faults of files and secrets together where there is nothing else; else what failed, in one line. */
+function inOne(failed: readonly unknown[]): unknown {
+  if (failed.length === 1) return failed[0]
+  const faults = failed.flatMap((error) => (error instanceof ConfigError ? error.faults : []))
+  if (failed.every((error) => error instanceof ConfigError)) return new ConfigError(faults)
+  const reasons = failed.map((error) => (error instanceof Error ? error.message : 'unknown')).join('; ')
+  return new Outage('unexpected', `${failed.length} rotations failed: ${reasons}`, { cause: failed[0] })
 }
 
 const look = async (

@@ -214,6 +214,24 @@ describe('sealgate rotate', () => {
     expect(await at(...args)).toMatchObject({ status: 2, err: message })
   })
 
+  it('goes on with the others where one fails, and then says what did', async () => {
+    const file = join(folder, 'failing.yaml')
+    await writeFile(
+      file,
+      `rotations:
+  nobody: { kind: signing-key, iss: nobody, secret: signing-nobody }
+  directory: { kind: directory }
+`,
+    )
+    const { out, err, status } = await sealgate([
+      ...['rotate', '--policy', file, '--folder', join(folder, 'stack')],
+    ])
+    expect(out).toMatch(/^directory: nothing to do; due \S+/m)
+    expect(err).toMatch(/^nobody failed/m)
+    expect(err).toContain('signing-nobody')
+    expect(status).toBe(2)
+  })
+
   it('names all that is wrong with a policy', async () => {
     const file = join(folder, 'bad.yaml')
     await writeFile(
