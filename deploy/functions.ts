@@ -1,5 +1,5 @@
 /** The functions of a deployment: what each is told, how long it may take, and what lies in its package beside its code. */
-import { CREATE, type Given, type Stage } from './stage.ts'
+import { CREATE, directoryBucket, type Given, type Stage } from './stage.ts'
 import { attribute, ref, type Value, type Values } from './template.ts'
 
 /** `archive` joins here. */
@@ -57,8 +57,6 @@ export const arnOf = (given: Given, id: string): Value => (given === CREATE ? at
 /** A secret's. */
 export const secretArn = (given: Given): Value => (given === CREATE ? ref(IDS.kafkaSecret) : given)
 
-export const directoryBucket = (stage: Stage): string =>
-  `${serviceName(stage)}-directory-${stage.account}-${stage.region}`
 export const directoryPlace = (stage: Stage): string =>
   stage.directory === CREATE ? `s3://${directoryBucket(stage)}/directory.jws` : stage.directory
 

@@ -27,6 +27,9 @@ export function networkOf(stage: Stage): Resources {
   }
 }
 
+/** In a rule's description EC2 takes no apostrophe. */
+const POLLERS = 'pollers of Lambda'
+
 const tcp = (port: number): Values => ({ IpProtocol: 'tcp', FromPort: port, ToPort: port })
 
 const ingress = (group: Value, source: Value, port: number, description: string): Resource => ({
@@ -53,14 +56,14 @@ function pollerRules(stage: Stage, port: number): Resources {
   const { brokersSecurityGroup: brokers, ways } = stage.network
   const out = (target: Values, to: number): Resource => ({
     Type: 'AWS::EC2::SecurityGroupEgress',
-    Properties: { GroupId: brokers, ...target, ...tcp(to), Description: "Lambda's pollers" },
+    Properties: { GroupId: brokers, ...target, ...tcp(to), Description: POLLERS },
   })
   const services =
     ways === 'nat'
       ? { CidrIp: '0.0.0.0/0' }
       : { DestinationSecurityGroupId: attribute(IDS.endpointGroup, 'GroupId') }
   return {
-    BrokersFromPollers: ingress(brokers, brokers, port, "Lambda's pollers"),
+    BrokersFromPollers: ingress(brokers, brokers, port, POLLERS),
     PollersToBrokers: out({ DestinationSecurityGroupId: brokers }, port),
     PollersToServices: out(services, 443),
   }
@@ -79,12 +82,7 @@ function endpoints(stage: Stage, functions: Value): Resources {
       },
     },
     EndpointsFromFunctions: ingress(ref(IDS.endpointGroup), functions, 443, 'functions'),
-    EndpointsFromPollers: ingress(
-      ref(IDS.endpointGroup),
-      network.brokersSecurityGroup,
-      443,
-      "Lambda's pollers",
-    ),
+    EndpointsFromPollers: ingress(ref(IDS.endpointGroup), network.brokersSecurityGroup, 443, POLLERS),
     ...Object.fromEntries(
       services.map((service) => [
         `${idPart(service)}Endpoint`,

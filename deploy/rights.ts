@@ -125,9 +125,6 @@ function kafkaRights({ cluster }: Stage, rights: readonly Right[]): readonly Sta
   return cluster.authentication === 'iam' ? iamPolicy(rights, cluster.arn).Statement : []
 }
 
-/** The consumer group of a topic's poller: its offsets say what Lambda has handed over, and decide nothing. */
-export const pollerGroup = (stage: Stage, topic: string): string => `${stage.deployment}.lambda.${topic}`
-
 function gating(stage: Stage, { gate }: ClusterNeeds): readonly Statement[] {
   const { gateway, producers } = stage
   return [

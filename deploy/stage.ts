@@ -104,6 +104,16 @@ const LOG_DAYS = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731,
 /** Lambda's limit for functions of Kafka event source mappings. */
 const MAX_TIMEOUT_SECONDS = 840
 
+/** Of the bucket that a stack makes for the key directory; S3 takes no more than 63 characters. */
+export const directoryBucket = ({ name, account, region }: Stage): string =>
+  `sealgate-${name}-directory-${account}-${region}`
+const MAX_BUCKET_CHARACTERS = 63
+
+/** The consumer group of a topic's poller: its offsets say what Lambda has handed over, and decide nothing. */
+export const pollerGroup = ({ deployment }: Stage, topic: string): string => `${deployment}.lambda.${topic}`
+/** Of the group's id, by Lambda. */
+const MAX_GROUP_CHARACTERS = 200
+
 /** Reads a stage's text; `path` is its file, beside which the files lie that it names. Throws `ConfigError` with every fault. */
 export function readStage(text: string, path: string): Stage {
   const read = new ParameterReader(text, path)
@@ -327,6 +337,17 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
         `${rotation.name}: its authority's key would lie in the package.`,
         'Put it into KMS.',
       )
+  if (stage.directory === CREATE && directoryBucket(stage).length > MAX_BUCKET_CHARACTERS)
+    read.fault(
+      'directory',
+      `Its bucket would be ${directoryBucket(stage)}, and S3 takes ${MAX_BUCKET_CHARACTERS} characters.`,
+      'Give the stage a shorter name, or a bucket of your own.',
+    )
+  for (const topic of Object.keys(stage.channels))
+    if (pollerGroup(stage, topic).length > MAX_GROUP_CHARACTERS) {
+      const what = `Lambda takes names of groups of ${MAX_GROUP_CHARACTERS} characters: ${pollerGroup(stage, topic)}.`
+      read.fault('channels', what, 'Name the deployment or the topic shorter.')
+    }
   if (!LOG_DAYS.includes(stage.logDays))
     read.fault('logDays', 'CloudWatch keeps logs for no such time.', `Set one of ${LOG_DAYS.join(', ')}.`)
   if (stage.rotations.length > 0 && !stage.rotations.some(({ rotation }) => rotation.kind === 'directory')) {

@@ -1,7 +1,7 @@
 /** What keeps keys, credentials and the key directory, where the stack makes it: all of it outlives the stack. */
-import { arnOf, directoryBucket, IDS, roleId, serviceName } from './functions.ts'
+import { arnOf, IDS, roleId, serviceName } from './functions.ts'
 import { administration } from './keks.ts'
-import { CREATE, type Stage } from './stage.ts'
+import { CREATE, directoryBucket, type Stage } from './stage.ts'
 import {
   allow,
   attribute,

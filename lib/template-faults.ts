@@ -12,6 +12,7 @@ const nodeOf = (value: unknown): Node => (isNode(value) ? value : {})
 const MAX_SECONDS = 840
 const RUNTIMES = ['nodejs24.x', 'nodejs22.x']
 const ANSWERS = 'ReportBatchItemFailures'
+const FROM_FIRST = 'TRIM_HORIZON'
 const FUNCTION_TYPES = ['AWS::Lambda::Function', 'AWS::Serverless::Function']
 const SAM_EVENTS = ['MSK', 'SelfManagedKafka']
 
@@ -98,6 +99,11 @@ function mappingFaults(mapping: Node, environment: Node, where: string): Fault[]
   const faults: Fault[] = []
   const fault = (what: string, fix: string): void => void faults.push({ where, what, fix })
   const types: unknown = mapping['FunctionResponseTypes'] ?? []
+  if (!Array.isArray(types))
+    fault(
+      'What answers it expects cannot be known: its FunctionResponseTypes are no list.',
+      'Write them out.',
+    )
   const expects = Array.isArray(types) && types.some((type) => type === ANSWERS)
   const mode = environment['SEALGATE_FAILURE_MODE'] ?? 'throw'
   const answers = environment['SEALGATE_MAPPING_ANSWERS'] ?? (mode === 'partial' ? undefined : 'none')
@@ -121,6 +127,12 @@ function mappingFaults(mapping: Node, environment: Node, where: string): Fault[]
     fault('Pollers on demand take no partial answers.', 'Set ProvisionedPollerConfig, or throw.')
   if ('DestinationConfig' in mapping)
     fault('With a destination Lambda gives records up after ten retries.', 'Take DestinationConfig out.')
+  const { StartingPosition: start = FROM_FIRST } = mapping
+  if (start !== FROM_FIRST)
+    fault(
+      `It starts at ${text(start)}: what is there already no gate decides, and no audit tells of.`,
+      `Set StartingPosition: ${FROM_FIRST}; what has been decided the gate passes over.`,
+    )
   if ('FilterCriteria' in mapping)
     fault('What a filter leaves out no gate decides, and no audit tells of.', 'Take FilterCriteria out.')
   return faults

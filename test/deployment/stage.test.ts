@@ -146,6 +146,11 @@ describe('a stage', () => {
       [['gateway: gateway-eu', "gateway: '${aws:username}'"]],
     ],
     ['gateway', 'a wildcard for a name', [['gateway: gateway-eu', "gateway: '*'"]]],
+    [
+      'channels',
+      'a topic whose poller’s group would be longer than Lambda takes',
+      [['ingress.payments:', `${'p'.repeat(190)}:`]],
+    ],
     ['rootKey', 'an alias', [[/rootKey: .*/, 'rootKey: alias/root']]],
     ['logDays', 'a time that CloudWatch does not keep', [['enabled: false', 'logDays: 42']]],
   ])('is refused for %s: %s', (where, _, edits) => {
@@ -173,6 +178,18 @@ describe('a stage', () => {
     expect(told('gate-Ab12Cd')).toEqual(['rotation'])
     expect(told('other-Ab12Cd')).toEqual(['cluster.secret', 'rotation'])
     rmSync(files, { recursive: true })
+  })
+
+  it('has a name with which the directory’s bucket has one that S3 takes', () => {
+    const longest = 'sealgate-production-blue-two'.slice('sealgate-'.length)
+    const file = join(STAGES, `${longest}.yml`)
+    expect(faultsOf(text, file)).toEqual([])
+    const elsewhere = text.replaceAll('eu-west-1', 'ap-northeast-1')
+    expect(faultsOf(elsewhere, file).map(({ what }) => what)).toEqual([
+      expect.stringContaining('63 characters'),
+    ])
+    const given = elsewhere.replace('directory: create', 'directory: s3://a-bucket/directory.jws')
+    expect(faultsOf(given, file)).toEqual([])
   })
 
   it('may not leave the key directory to expire', () => {

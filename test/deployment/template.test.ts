@@ -117,6 +117,23 @@ describe('template.yaml', () => {
     )
   })
 
+  it.each(stages)(
+    'describes security groups and their rules in letters that EC2 takes (%s)',
+    async (stage) => {
+      const groups = resourcesIn(await templateOf(stage)).filter(({ type }) =>
+        /SecurityGroup(Ingress|Egress)?$/.test(type),
+      )
+      const told = groups
+        .flatMap(({ properties }) => [properties, ...listOf(properties['SecurityGroupEgress'])])
+        .map(nodeOf)
+        .flatMap(({ Description, GroupDescription }) => [Description, GroupDescription])
+        .filter((one) => one !== undefined)
+        .map(String)
+      expect(told.length).toBeGreaterThan(3)
+      expect(told.filter((one) => !/^[a-zA-Z0-9. _:/()#,@[\]+=&;{}!$*-]{1,255}$/.test(one))).toEqual([])
+    },
+  )
+
   it('keeps what holds keys when the stack is deleted', () => {
     const kept = Object.entries(nodeOf(nodeOf(template)['Resources']))
       .filter(([, resource]) => nodeOf(resource)['DeletionPolicy'] === 'Retain')
@@ -181,6 +198,8 @@ describe('failure mode', () => {
     ['MaximumRecordAgeInSeconds is not −1', 'example', 'mapping', { ProvisionedPollerConfig: provisioned }],
     ['after ten retries', 'example', 'mapping', { DestinationConfig: { OnFailure: { Destination: 'x' } } }],
     ['no gate decides', 'example', 'mapping', { FilterCriteria: { Filters: [{ Pattern: '{}' }] } }],
+    ['no gate decides', 'example', 'mapping', { StartingPosition: 'LATEST' }],
+    ['cannot be known', 'example', 'mapping', { FunctionResponseTypes: { 'Fn::If': ['a', answers, []] } }],
     ['14 minutes', 'example', 'gate', { Timeout: 900 }],
     ['never take a partition over', 'example', 'gate', { Timeout: 15 }],
     ['runtime', 'example', 'gate', { Runtime: 'nodejs20.x' }],
