@@ -306,8 +306,7 @@ function describeReport(report: VerificationReport): string {
   )
   const unseen = report.ranges.reduce((sum, range) => sum + range.unseen, 0)
   if (unseen > 0) lines.push(`${unseen} events that producers numbered never came.`)
-  if (!report.headsKnown)
-    lines.push('The heads in the positions are not known here: segments cut from the end would not show.')
+  if (!report.headsKnown) lines.push(headlessText(report.headless))
   if (report.verified && segments === 0) lines.push('Nothing is there to verify.')
   else if (report.verified) lines.push('Verified: complete and unaltered.')
   else lines.push(`NOT VERIFIED: ${all} ${all === 1 ? 'break' : 'breaks'}.`, '')
@@ -315,6 +314,15 @@ function describeReport(report: VerificationReport): string {
   if (all > SHOWN_BREAKS) lines.push(`  and ${all - SHOWN_BREAKS} more`)
   return printable(lines.join('\n'))
 }
+
+function headlessText(headless: readonly string[]): string {
+  const some = headless.slice(0, SHOWN_HEADLESS).join(', ')
+  const more = headless.length > SHOWN_HEADLESS ? ` and ${headless.length - SHOWN_HEADLESS} more` : ''
+  const of = some === '' ? '' : ` of ${some}${more}`
+  return `The heads in the positions${of} are not known here: segments cut from the end would not show.`
+}
+
+const SHOWN_HEADLESS = 8
 
 function describeBreak({ kind, topic, partition, from, next, at, detail }: AuditBreak): string {
   const source = topic === null || partition === null ? 'no source partition' : `${topic}/${partition}`

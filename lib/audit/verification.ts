@@ -57,8 +57,10 @@ export interface VerifiedRange {
 export interface VerificationReport {
   /** No break was found. */
   readonly verified: boolean
-  /** Whether the heads were known: without them nobody can see a cut at the end. */
+  /** Whether every chain's head was known: without it nobody can see a cut at the end. */
   readonly headsKnown: boolean
+  /** Chains that were found and whose heads were not, at most `MAX_BREAKS`. */
+  readonly headless: readonly string[]
   /** Entries and segments that hold. */
   readonly entries: number
   readonly segments: number
@@ -122,9 +124,11 @@ class Verification {
   report(): VerificationReport {
     for (const { chain } of this.#chains.values()) chain.end()
     const ranges = Array.from(this.#chains.values(), ({ range }) => range)
+    const headless = [...this.#chains.keys()].filter((name) => this.#heads?.has(name) !== true)
     return {
       verified: this.#breakCount === 0,
-      headsKnown: this.#heads !== undefined,
+      headsKnown: this.#heads !== undefined && headless.length === 0,
+      headless: headless.slice(0, MAX_BREAKS),
       entries: ranges.reduce((sum, { entries }) => sum + entries, 0),
       segments: ranges.reduce((sum, { segments }) => sum + segments, 0),
       ranges: ranges.filter(({ segments, breaks }) => segments + breaks > 0),

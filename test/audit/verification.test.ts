@@ -83,6 +83,15 @@ describe('an audit as the gate wrote it', () => {
     expect(await verify(good)).toMatchObject({ verified: true, headsKnown: false })
   })
 
+  test('says which chain has no head, of a position that is gone', async () => {
+    const heads = new Map([...stream.heads].filter(([name]) => name !== '_control/0'))
+    expect(await verify(good, { heads })).toMatchObject({
+      verified: true,
+      headsKnown: false,
+      headless: ['_control/0'],
+    })
+  })
+
   test('may change its software, key, algorithm and epoch; a new epoch goes back to any offset', async () => {
     const changing = new Stream(gate)
     await changing.slice(3)
