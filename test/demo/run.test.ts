@@ -29,6 +29,7 @@ const GOOD: Omit<Outcome, 'problems'> = {
   audit: {
     verified: true,
     headsKnown: true,
+    headless: [],
     entries: 2,
     segments: 1,
     ranges: [],
