@@ -199,7 +199,10 @@ function tlsOf(socket: Socket): TlsFacts | undefined {
 
 const MAX_CHAIN = 10
 
-/** Whether the brokers answer somebody who shows neither password nor certificate. Rejects with `Outage` where none is reached. */
+/**
+ * Whether the brokers answer somebody who shows neither password nor certificate. Rejects with `Outage` where none is reached,
+ * or where it says neither yes nor no.
+ */
 export async function admitsAnybody(
   settings: KafkaConnectionSettings,
   clock: Clock,
@@ -215,11 +218,21 @@ export async function admitsAnybody(
     const survey = await asking
     await survey.metadata([])
     return true
-  } catch {
+  } catch (error) {
+    if (isSilence(error)) throw error
     return false
   } finally {
     void asking.then((survey) => survey.close()).catch(() => undefined)
   }
+}
+
+/** No answer is no refusal. */
+function isSilence(error: unknown): boolean {
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof Outage && cause.code === 'deadline') return true
+    if (cause.name === 'KafkaJSRequestTimeoutError') return true
+  }
+  return false
 }
 
 /** Whether a password or client secret of the settings is as long as that; undefined where they have none. Rejects with `Outage`. */

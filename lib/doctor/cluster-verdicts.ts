@@ -155,7 +155,6 @@ export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): read
   const number = (name: string): number => Number(config.get(name) ?? NaN)
   const isFalse = (name: string): boolean => (config.get(name) ?? 'false') === 'false'
   const least = (name: string, value: number): void => {
-    // What a managed cluster does not tell, it sets by itself.
     if (number(name) < value) faults.push(fail(`${name} is ${number(name)}.`, `Set it to ${value} or more.`))
   }
   if (!isFalse('allow.everyone.if.no.acl.found'))
@@ -179,6 +178,7 @@ export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): read
   least('transaction.state.log.replication.factor', REPLICAS)
   least('transaction.state.log.min.isr', MIN_IN_SYNC)
   const minutes = number('offsets.retention.minutes')
+  const untold = NUMBERS.filter((name) => Number.isNaN(number(name)))
   if (minutes < WEEK_MINUTES)
     faults.push(
       warn(
@@ -186,8 +186,17 @@ export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): read
         `Set it to ${WEEK_MINUTES} or more, and run sealgate position renew daily.`,
       ),
     )
+  // A managed cluster may set it by itself, and not tell.
+  if (untold.length > 0)
+    return [...faults, skip(`The brokers do not tell ${untold.join(', ')}.`, 'Ask whoever runs the cluster.')]
   return orElse(faults, `As needed; positions are kept for ${Math.floor(minutes / 1440)} days of quiet.`)
 }
+
+const NUMBERS = [
+  ...['offset.metadata.max.bytes', 'transaction.max.timeout.ms', 'offsets.topic.replication.factor'],
+  ...['transaction.state.log.replication.factor', 'transaction.state.log.min.isr'],
+  'offsets.retention.minutes',
+]
 
 const WEEK_MINUTES = 10_080
 

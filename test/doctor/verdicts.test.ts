@@ -174,6 +174,15 @@ describe('brokers', () => {
     expect(judge({ [name]: value })).toEqual([status])
   })
 
+  it('are not called well where a setting is not told', () => {
+    for (const name of ['transaction.state.log.min.isr', 'offsets.retention.minutes']) {
+      const others = Object.entries(sound).filter(([setting]) => setting !== name)
+      const [verdict, ...more] = brokerVerdicts(new Map(others), 15_000)
+      expect([verdict?.status, more]).toEqual(['skip', []])
+      expect(verdict?.message).toBe(`The brokers do not tell ${name}.`)
+    }
+  })
+
   it('are red on Kafka 4.3 without replicas, before 3.9, and of several versions', () => {
     const of = (id: number, metadataVersion: number | undefined, fetchVersion = 18) => ({
       id,
