@@ -1,8 +1,10 @@
 /** What is kept of logs, when somebody is woken, and what he then looks at (docs/monitoring). */
 import { functionNameOf, FUNCTIONS, IDS, logGroupId, serviceName } from './functions.ts'
+import type { OutageCode, RejectionCode } from '../lib/errors.ts'
 import { CREATE, type Stage } from './stage.ts'
 import {
   attribute,
+  idPart,
   policyDocument,
   ref,
   type Resource,
@@ -65,8 +67,10 @@ function alarmTopic(stage: Stage): Resources {
   }
 }
 
-/** A metric of ours, by `service`; or one of Lambda's, by function. */
-type Metric = { readonly own: string } | { readonly lambda: string; readonly of: (typeof FUNCTIONS)[number] }
+/** A metric of ours, by `service`, and by a code; or one of Lambda's, by function. */
+type Metric =
+  | { readonly own: string; readonly code?: RejectionCode | OutageCode }
+  | { readonly lambda: string; readonly of: (typeof FUNCTIONS)[number] }
 
 interface Alarm {
   readonly id: string
@@ -82,6 +86,10 @@ interface Alarm {
 
 const MINUTES_5 = 300
 const always = (value: number) => (): number => value
+
+/** Records that somebody altered or copied. */
+const FORGED: readonly RejectionCode[] = ['signature-invalid', 'replayed']
+const STUCK: readonly OutageCode[] = ['unexpected', 'position-missing', 'position-damaged']
 
 const ALARMS: readonly Alarm[] = [
   {
@@ -144,7 +152,23 @@ const ALARMS: readonly Alarm[] = [
     periods: 1,
     silence: 'alarms',
   },
+  ...FORGED.map((code) => single('records.rejected', code, 'who writes to the topic? docs/keys.md')),
+  ...STUCK.map((code) => single('slices.outage', code, 'it does not pass by itself: docs/operations.md')),
 ]
+
+/** One is enough. */
+function single(own: string, code: RejectionCode | OutageCode, says: string): Alarm {
+  return {
+    id: idPart(code),
+    metric: { own, code },
+    statistic: 'Sum',
+    says: `${own} by ${code}: ${says}`,
+    over: always(0),
+    periodSeconds: always(MINUTES_5),
+    periods: 1,
+    silence: 'is well',
+  }
+}
 
 const NAMESPACE = 'sealgate'
 
@@ -175,7 +199,10 @@ function metricOf(stage: Stage, metric: Metric): Values {
     return {
       Namespace: NAMESPACE,
       MetricName: metric.own,
-      Dimensions: [{ Name: 'service', Value: serviceName(stage) }],
+      Dimensions: [
+        { Name: 'service', Value: serviceName(stage) },
+        ...(metric.code === undefined ? [] : [{ Name: 'code', Value: metric.code }]),
+      ],
     }
   return {
     Namespace: 'AWS/Lambda',

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { needsOf, NETWORK_ACTIONS } from '../../deploy/rights.ts'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
 import { exampleTemplate } from '../../scripts/package.ts'
-import { ConfigError } from '../../lib/errors.ts'
+import { ConfigError, OUTAGE_CODES, REJECTION_CODES } from '../../lib/errors.ts'
 import { readSettings } from '../../lib/settings.ts'
 import { templateFaults } from '../../lib/template-faults.ts'
 import { listOf, nodeOf, ofType, parseTemplate, resourcesIn } from './compiled.ts'
@@ -151,12 +151,25 @@ describe('template.yaml', () => {
       expect(AlarmActions).toEqual(['AlarmTopic'])
       if (Namespace !== 'sealgate') continue
       expect(monitoring).toContain(`| \`${String(MetricName)}\``)
-      expect(Dimensions).toEqual([{ Name: 'service', Value: 'sealgate-example' }])
+      const [service, ...code] = listOf(Dimensions).map(nodeOf)
+      expect(service).toEqual({ Name: 'service', Value: 'sealgate-example' })
+      for (const { Name, Value } of code) {
+        expect(Name).toBe('code')
+        expect([...REJECTION_CODES, ...OUTAGE_CODES].map(String)).toContain(Value)
+      }
     }
     expect(alarms.map(({ MetricName }) => MetricName)).toEqual([
       ...['OffsetLag', 'Errors', 'Errors', 'Errors', 'records.rejected', 'slices.outage'],
       ...['rotation.overdue', 'audit.entries'],
+      ...['records.rejected', 'records.rejected', 'slices.outage', 'slices.outage', 'slices.outage'],
     ])
+    // One is enough of these.
+    const single = alarms.filter(({ EvaluationPeriods }) => EvaluationPeriods === 1)
+    expect(
+      single
+        .flatMap(({ Dimensions }) => listOf(Dimensions).map(nodeOf))
+        .flatMap(({ Name, Value }) => (Name === 'code' ? [Value] : [])),
+    ).toEqual(['signature-invalid', 'replayed', 'unexpected', 'position-missing', 'position-damaged'])
     // Of these silence is the alarm itself.
     const silent = alarms.filter(({ TreatMissingData }) => TreatMissingData === 'breaching')
     expect(silent.map(({ MetricName }) => MetricName)).toEqual(['rotation.overdue', 'audit.entries'])
