@@ -1,6 +1,7 @@
 /** What each function may do: one role each, by name wherever AWS takes one. */
 import { clusterNeeds, type ClusterNeeds, controlRights, named, type Right } from '../lib/cluster-needs.ts'
 import { loadBundle } from '../lib/contract/bundle.ts'
+import { ConfigError } from '../lib/errors.ts'
 import { secretsOf } from '../lib/keys/rotation-policy.ts'
 import { iamPolicy } from '../lib/setup-commands.ts'
 import {
@@ -40,13 +41,30 @@ export const NETWORK_ACTIONS = [
   'ec2:UnassignPrivateIpAddresses',
 ] as const
 
-/** Roles and their policies. Policies stand apart, since keys name the roles and policies name the keys. */
+/** Of all policies in a role together, spaces aside. */
+const MAX_CHARACTERS = 10_240
+
+/** What is known only when it is deployed is as long as the longest ARN of a key there is. */
+const charactersOf = (statements: readonly Statement[]): number =>
+  JSON.stringify(policyDocument(statements))
+    .replaceAll(/\{"(Fn::GetAtt|Ref)":[^}]*\}/g, `"${'x'.repeat(100)}"`)
+    .replaceAll(/\s/g, '').length
+
+/** Roles and their policies, or `ConfigError` where IAM would not take them. Policies stand apart, since keys name the roles and policies name the keys. */
 export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
   const statements: Readonly<Record<FunctionName, readonly Statement[]>> = {
     ingest: [...inVpc(stage, 'ingest'), ...polling(stage, needs), ...gating(stage, needs)],
     rotate: [...inVpc(stage, 'rotate'), ...rotating(stage)],
     keys: directoryRights(stage, 'read'),
   }
+  const faults = FUNCTIONS.filter(
+    (name) => charactersOf([...logging(stage, name), ...statements[name]]) > MAX_CHARACTERS,
+  ).map((name) => ({
+    where: `${stage.name}: ${name}`,
+    what: `Its rights are more than the ${MAX_CHARACTERS} characters that IAM takes of a role.`,
+    fix: 'Divide its producers, channels or rotations among several deployments.',
+  }))
+  if (faults.length > 0) throw new ConfigError(faults)
   return Object.fromEntries(
     FUNCTIONS.flatMap((name): [string, Resource][] => [
       [

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { needsOf, NETWORK_ACTIONS } from '../../deploy/rights.ts'
+import { needsOf, NETWORK_ACTIONS, rightsOf } from '../../deploy/rights.ts'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
 import { exampleTemplate } from '../../scripts/package.ts'
 import { ConfigError, OUTAGE_CODES, REJECTION_CODES } from '../../lib/errors.ts'
@@ -65,6 +65,17 @@ describe('template.yaml', () => {
       const others = wild.filter((resource) => !named.test(resource))
       expect(others.length === 0 || isDeepEqual(Action, NETWORK_ACTIONS)).toBe(true)
     }
+  })
+
+  it('is not made where IAM would not take all the rights of a role', async () => {
+    const { stage, contracts } = await readParts(join(STAGES, 'example.yml'))
+    const role = 'arn:aws:iam::123456789012:role/one'
+    const of = (count: number) => {
+      const names = Array.from({ length: count }, (_, index) => [`one${index}`, { role, kek: 'create' }])
+      return rightsOf({ ...stage, producers: Object.fromEntries(names) }, needsOf(stage, contracts))
+    }
+    expect(Object.keys(of(10))).toHaveLength(6)
+    expect(() => of(30)).toThrow(/10240 characters/)
   })
 
   it('lets no code of ours touch network interfaces, which only Lambda itself needs', () => {
