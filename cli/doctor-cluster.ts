@@ -24,14 +24,16 @@ import {
   addressVerdicts,
   brokerVerdicts,
   diskVerdicts,
+  type FoundPosition,
   type MskFacts,
   mskVerdicts,
+  positionVerdicts,
   rightsVerdicts,
   type SeenTopic,
   topicVerdicts,
   versionVerdicts,
 } from '../lib/doctor/cluster-verdicts.ts'
-import { type Check, fail, ok, orElse, skip, type Verdict, verdictsOf } from '../lib/doctor/finding.ts'
+import { type Check, ok, skip, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
 import { once, type Patient } from './patient.ts'
 import type { GateSettings } from './settings.ts'
@@ -230,25 +232,19 @@ export class ClusterChecks {
     const topics = await this.#topics(deadline)
     const sink = createKafkaSink(this.#kafka, clock)
     try {
-      const faults: Verdict[] = []
-      let count = 0
-      for (const topic of gate.cluster.channels.keys())
+      const found = new Map<string, readonly FoundPosition[] | undefined>()
+      for (const topic of gate.cluster.channels.keys()) {
+        const partitions: FoundPosition[] = []
         for (let partition = 0; partition < (topics.get(topic)?.partitions.length ?? 0); partition++) {
-          const found = await sink.show({ topic, partition }, deadline).catch((error: unknown) => {
+          const shown = await sink.show({ topic, partition }, deadline).catch((error: unknown) => {
             if (error instanceof Outage && error.code === 'position-damaged') return error
             throw error
           })
-          count += 1
-          if (found instanceof Outage) faults.push(...verdictsOf(found))
-          else if (found === undefined)
-            faults.push(
-              fail(
-                `${topic}/${partition} has no position: the gate would not start there.`,
-                `sealgate position init ${topic}; restore, where it had one.`,
-              ),
-            )
+          partitions.push(shown instanceof Outage ? shown : shown === undefined ? 'missing' : 'there')
         }
-      return orElse(faults, `${count} partitions, each with a position.`)
+        found.set(topic, topics.has(topic) ? partitions : undefined)
+      }
+      return positionVerdicts(found)
     } finally {
       await sink.close()
     }

@@ -8,7 +8,8 @@ import {
   type Right,
   YEAR_MS,
 } from '../cluster-needs.ts'
-import { fail, ok, orElse, skip, type Verdict, warn } from './finding.ts'
+import type { Outage } from '../errors.ts'
+import { fail, ok, orElse, skip, type Verdict, verdictsOf, warn } from './finding.ts'
 
 /** Settings by Kafka's own names; undefined where we may not see them. */
 export type Seen = ReadonlyMap<string, string | null> | undefined
@@ -248,6 +249,30 @@ const LEVELS = [
   [22, '4.0'],
   [21, '3.9'],
 ] as const
+
+/** Of a source partition; the outage is a damaged one's. */
+export type FoundPosition = 'there' | 'missing' | Outage
+
+/** By source topic, its partitions in order; undefined where the topic is not there, or not for us to see. */
+export function positionVerdicts(
+  found: ReadonlyMap<string, readonly FoundPosition[] | undefined>,
+): readonly Verdict[] {
+  const all = [...found].flatMap(([topic, partitions = []]) =>
+    partitions.map((position, partition) => ({ topic, partition, position })),
+  )
+  const faults = all.flatMap(({ topic, partition, position }) => {
+    if (position === 'there') return []
+    if (position !== 'missing') return verdictsOf(position)
+    return fail(
+      `${topic}/${partition} has no position: the gate would not start there.`,
+      `sealgate position init ${topic}; restore, where it had one.`,
+    )
+  })
+  const unseen = [...found].flatMap(([topic, partitions]) => (partitions === undefined ? [topic] : []))
+  if (unseen.length === 0) return orElse(faults, `${all.length} partitions, each with a position.`)
+  const untold = `How many partitions ${named(unseen)} has is not for us to see, nor their positions.`
+  return [...faults, skip(untold, 'See the check topics.')]
+}
 
 /** Whether brokers stand where nobody comes from outside: by the addresses that their names stand for. */
 export function addressVerdicts(

@@ -13,8 +13,10 @@ import {
   addressVerdicts,
   brokerVerdicts,
   diskVerdicts,
+  type FoundPosition,
   type MskFacts,
   mskVerdicts,
+  positionVerdicts,
   rightsVerdicts,
   type SeenTopic,
   topicVerdicts,
@@ -195,6 +197,25 @@ describe('brokers', () => {
     expect(statuses(versionVerdicts([of(1, 19, 16)], 3, '24.1.0'))).toEqual(['fail'])
     expect(statuses(versionVerdicts([of(1, 30), of(2, 28)], 3, '24.1.0'))).toEqual(['warn'])
     expect(statuses(versionVerdicts([of(1, 28)], 3, '20.9.0'))).toEqual(['fail'])
+  })
+
+  it('are not called well where a source topic is not to be seen; a partition without a position is red', () => {
+    const found = (orders: readonly FoundPosition[] | undefined) =>
+      positionVerdicts(new Map([['orders-in', orders]]))
+    expect(says(found(['there', 'there']))).toEqual(['ok: 2 partitions, each with a position.'])
+    expect(statuses(found(undefined))).toEqual(['skip'])
+    expect(says(found(['there', 'missing']))[0]).toMatch(/^fail: orders-in\/1 has no position/)
+    expect(statuses(found([new Outage('position-damaged', 'It does not parse.')]))).toEqual(['fail'])
+    expect(
+      statuses(
+        positionVerdicts(
+          new Map([
+            ['a', ['missing']],
+            ['b', undefined],
+          ]),
+        ),
+      ),
+    ).toEqual(['fail', 'skip'])
   })
 
   it('are red at a public address, of either family', () => {
