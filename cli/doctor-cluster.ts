@@ -145,7 +145,7 @@ export class ClusterChecks {
           const replicas = [...(await this.#topics(deadline)).values()].flatMap(({ partitions }) =>
             partitions.map((each) => each.replicas),
           )
-          return versionVerdicts(software, Math.min(...replicas), node)
+          return versionVerdicts(software, replicas.length === 0 ? undefined : Math.min(...replicas), node)
         }),
       },
       { name: 'positions', look: this.#inside((deadline) => this.#positions(deadline)) },

@@ -201,14 +201,17 @@ const NUMBERS = [
 
 const WEEK_MINUTES = 10_080
 
-/** `fetchVersion` and `metadataVersion` as a broker tells them: it does not tell its version. */
+/**
+ * `fetchVersion` and `metadataVersion` as a broker tells them: it does not tell its version. `leastReplicas` of any topic's
+ * partition; undefined where no topic is to be seen.
+ */
 export function versionVerdicts(
   brokers: readonly {
     readonly id: number
     readonly fetchVersion: number
     readonly metadataVersion: number | undefined
   }[],
-  leastReplicas: number,
+  leastReplicas: number | undefined,
   node: string,
 ): readonly Verdict[] {
   const faults: Verdict[] = []
@@ -222,7 +225,14 @@ export function versionVerdicts(
     )
   const levels = new Set(brokers.map(({ metadataVersion }) => metadataVersion))
   const highest = Math.max(...brokers.map(({ metadataVersion = 0 }) => metadataVersion))
-  if (highest >= LEVEL_OF_4_3 && leastReplicas < MIN_IN_SYNC)
+  if (highest >= LEVEL_OF_4_3 && leastReplicas === undefined)
+    faults.push(
+      skip(
+        'No topic is to be seen: whether they have the replicas without which Kafka 4.3 breaks transactions, is not known.',
+        'See the check topics.',
+      ),
+    )
+  if (highest >= LEVEL_OF_4_3 && leastReplicas !== undefined && leastReplicas < MIN_IN_SYNC)
     faults.push(
       fail(
         'Kafka 4.3 without replicas: it breaks transactions while a partition has no leader.',

@@ -193,6 +193,8 @@ describe('brokers', () => {
     })
     expect(says(versionVerdicts([of(1, 30)], 3, '24.1.0'))).toEqual(['ok: Kafka 4.3, Node 24.1.0.'])
     expect(statuses(versionVerdicts([of(1, 30)], 1, '24.1.0'))).toEqual(['fail'])
+    expect(statuses(versionVerdicts([of(1, 30)], undefined, '24.1.0'))).toEqual(['skip'])
+    expect(statuses(versionVerdicts([of(1, 28)], undefined, '24.1.0'))).toEqual(['ok'])
     expect(statuses(versionVerdicts([of(1, 21, 17)], 1, '24.1.0'))).toEqual(['ok'])
     expect(statuses(versionVerdicts([of(1, 19, 16)], 3, '24.1.0'))).toEqual(['fail'])
     expect(statuses(versionVerdicts([of(1, 30), of(2, 28)], 3, '24.1.0'))).toEqual(['warn'])
