@@ -259,7 +259,7 @@ function mskUserRights(stage: Stage, clusters: readonly string[]): readonly Stat
   return [
     allow(['kafka:BatchAssociateScramSecret', 'kafka:ListScramSecrets'], clusters),
     // MSK reads the secret by a grant on its key that whoever associates it makes.
-    allow(['kms:CreateGrant', 'kms:RetireGrant'], arnOf(stage.secretsKey, IDS.secretsKey), {
+    allow(['kms:CreateGrant'], arnOf(stage.secretsKey, IDS.secretsKey), {
       Bool: { 'kms:GrantIsForAWSResource': 'true' },
     }),
   ]

@@ -109,9 +109,7 @@ function secretsKey(stage: Stage): Resource {
         // Whoever may read a secret by IAM reads it through Secrets Manager, and nobody reads anything beside it.
         { ...allow(['kms:Decrypt', 'kms:GenerateDataKey'], '*', services), Principal: account },
         {
-          ...allow(['kms:CreateGrant', 'kms:RetireGrant'], '*', {
-            Bool: { 'kms:GrantIsForAWSResource': 'true' },
-          }),
+          ...allow(['kms:CreateGrant'], '*', { Bool: { 'kms:GrantIsForAWSResource': 'true' } }),
           Principal: account,
         },
       ]),

@@ -67,6 +67,19 @@ describe('template.yaml', () => {
     }
   })
 
+  it.each(stages)('asks of a grant whom it is for only where KMS tells (%s)', async (stage) => {
+    const whole = await templateOf(stage)
+    const keys = ofType(whole, 'AWS::KMS::Key').map(({ properties }) => properties['KeyPolicy'])
+    const rights = ofType(whole, 'AWS::IAM::Policy').map(({ properties }) => properties['PolicyDocument'])
+    const told = ['kms:CreateGrant', 'kms:ListGrants', 'kms:RevokeGrant']
+    const dead = [...keys, ...rights]
+      .flatMap((document) => listOf(nodeOf(document)['Statement']).map(nodeOf))
+      .filter(({ Condition }) => JSON.stringify(Condition ?? '').includes('kms:GrantIsForAWSResource'))
+      .flatMap(({ Action }) => listOf(Action).map(String))
+      .filter((action) => !told.includes(action))
+    expect(dead).toEqual([])
+  })
+
   it('is not made where IAM would not take all the rights of a role', async () => {
     const { stage, contracts } = await readParts(join(STAGES, 'example.yml'))
     const role = 'arn:aws:iam::123456789012:role/one'
