@@ -31,7 +31,7 @@ export function templateFaults(template: unknown, where: string): readonly Fault
     return [{ where, what: 'It has no ingest function.', fix: 'Name a compiled template of this project.' }]
   return gates.flatMap(([id, { Properties }]) => {
     const properties = { ...globals, ...nodeOf(Properties) }
-    const mappings = [...mappingsOf(id, resources), ...eventsOf(id, properties)]
+    const mappings = [...mappingsOf(id, properties, resources), ...eventsOf(id, properties)]
     return [
       ...functionFaults(properties, `${where}: ${id}`),
       ...(mappings.length === 0
@@ -59,13 +59,31 @@ interface NamedMapping {
   readonly mapping: Node
 }
 
-function mappingsOf(id: string, resources: readonly (readonly [string, Node])[]): NamedMapping[] {
-  const target = new RegExp(`(^|[^A-Za-z0-9])${id}([^A-Za-z0-9]|$)`)
+/** Those that name it by its logical id, or by its own name: alone, or as part of an ARN. */
+function mappingsOf(
+  id: string,
+  { FunctionName: own }: Node,
+  resources: readonly (readonly [string, Node])[],
+): NamedMapping[] {
+  const byId = new RegExp(`(^|[^A-Za-z0-9])${id}([^A-Za-z0-9]|$)`)
+  const isName = (text: unknown): boolean =>
+    typeof own === 'string' && typeof text === 'string' && text.split(':').includes(own)
   return resources
     .filter(([, { Type }]) => Type === 'AWS::Lambda::EventSourceMapping')
     .map(([name, { Properties }]) => ({ name, mapping: nodeOf(Properties) }))
-    .filter(({ mapping }) => target.test(JSON.stringify(mapping['FunctionName'] ?? '')))
+    .filter(({ mapping: { FunctionName: target } }) => {
+      const texts = textsIn(target)
+      return texts.some(isName) || texts.some((text) => byId.test(text))
+    })
 }
+
+/** Every text in what an intrinsic function is made of. */
+const textsIn = (value: unknown): readonly string[] =>
+  typeof value === 'string'
+    ? [value]
+    : Array.isArray(value)
+      ? value.flatMap(textsIn)
+      : Object.values(nodeOf(value)).flatMap(textsIn)
 
 /** SAM's short form. */
 const eventsOf = (id: string, properties: Node): NamedMapping[] =>

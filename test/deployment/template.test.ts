@@ -273,6 +273,26 @@ describe('failure mode', () => {
       expect(templateFaults(none, 't')).toHaveLength(1)
   })
 
+  it('is looked at in a mapping that names the function by its own name', async () => {
+    const whole = nodeOf(await templateOf('example'))
+    const name = 'sealgate-example-ingest'
+    const names = [
+      ...[name, `${name}:live`, `arn:aws:lambda:eu-west-1:123456789012:function:${name}`],
+      { 'Fn::Sub': `arn:\${AWS::Partition}:lambda:\${AWS::Region}:\${AWS::AccountId}:function:${name}` },
+      { 'Fn::Join': [':', ['arn:aws:lambda:eu-west-1:123456789012:function', name]] },
+    ]
+    const placesWith = (FunctionName: unknown): string[] => {
+      const second = {
+        Type: 'AWS::Lambda::EventSourceMapping',
+        Properties: { FunctionName, StartingPosition: 'LATEST' },
+      }
+      const resources = { ...nodeOf(whole['Resources']), Second: second }
+      return templateFaults({ ...whole, Resources: resources }, 't').map(({ where }) => where)
+    }
+    for (const one of names) expect([one, placesWith(one)]).toEqual([one, ['t: Second']])
+    expect(placesWith(`${name}-2`)).toEqual([])
+  })
+
   it('keeps a function from starting where its mapping is not said to have it', () => {
     const start = (told: Record<string, string>): string => {
       try {
