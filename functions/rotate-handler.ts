@@ -7,8 +7,9 @@ import middy from '@middy/core'
 import type { Context } from 'aws-lambda'
 import type { OpenedLifecycleLog } from '../lib/adapters/control-cluster.ts'
 import type { LambdaTelemetry } from '../lib/adapters/lambda-telemetry.ts'
+import { outageOf } from '../lib/admission/slice.ts'
 import { LifecycleAccount } from '../lib/audit/lifecycle.ts'
-import { Outage } from '../lib/errors.ts'
+import { ConfigError, Outage } from '../lib/errors.ts'
 import { planRotation, type RotationPolicy, type RotationStep } from '../lib/keys/rotation.ts'
 import { type RotationRow, rotationRow } from '../lib/keys/rotation-status.ts'
 import { readRotation } from '../lib/keys/rotation-state.ts'
@@ -85,10 +86,13 @@ interface Run {
   readonly deadline: number
 }
 
+/** Of our own errors what they say; of any other only its kind, since Lambda logs what an invocation fails with. */
+const wordsOf = (error: unknown): string =>
+  error instanceof ConfigError ? error.message : outageOf(error).message
+
 function notAudited(cause: unknown, work: PromiseSettledResult<unknown>): Outage {
-  const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : 'unknown')
-  const failed = work.status === 'rejected' ? `${reasonOf(work.reason)}; and ` : ''
-  const reason = `${failed}what was done stands, and is not audited: ${reasonOf(cause)}`
+  const failed = work.status === 'rejected' ? `${wordsOf(work.reason)}; and ` : ''
+  const reason = `${failed}what was done stands, and is not audited: ${wordsOf(cause)}`
   return new Outage('unexpected', reason, { cause })
 }
 
@@ -102,7 +106,7 @@ const isPatient = ({ rotation: { kind } }: RotationPolicy): boolean =>
  */
 async function rotateAll({ telemetry, rotations, account, ports, deadline }: Run): Promise<RotationReport> {
   const done: { name: string; step: RotationStep['do'] }[] = []
-  const failed: unknown[] = []
+  const failed = new Map<string, unknown>()
   const { clock } = ports
   const until = deadline - Math.min(ROWS_MS, Math.floor((deadline - clock.now()) / 4))
   const patient = rotations.policies.filter(isPatient)
@@ -118,15 +122,23 @@ async function rotateAll({ telemetry, rotations, account, ports, deadline }: Run
     try {
       await runRotation(policy, ports, end, onStep)
     } catch (error) {
-      failed.push(error)
+      failed.set(rotation.name, error)
     }
   }
-  const rows = await Promise.all(rotations.policies.map((policy) => rotationRow(policy, ports, deadline)))
+  const looked = await Promise.allSettled(
+    rotations.policies.map((policy) => rotationRow(policy, ports, deadline)),
+  )
+  const rows = looked.flatMap((look) => (look.status === 'fulfilled' ? [look.value] : []))
+  for (const [index, { rotation }] of rotations.policies.entries()) {
+    const look = looked[index]
+    if (look?.status === 'rejected' && !failed.has(rotation.name)) failed.set(rotation.name, look.reason)
+  }
   telemetry?.rotations(rows, done)
-  if (failed.length === 0) return { done, rows }
-  const reasons = failed.map((error) => (error instanceof Error ? error.message : 'unknown')).join('; ')
-  throw new Outage('unexpected', `${failed.length} of ${rows.length} rotations failed: ${reasons}`, {
-    cause: failed[0],
+  if (failed.size === 0) return { done, rows }
+  const [first] = failed.values()
+  const reasons = [...failed.values()].map(wordsOf).join('; ')
+  throw new Outage('unexpected', `${failed.size} of ${looked.length} rotations failed: ${reasons}`, {
+    cause: first,
   })
 }
 

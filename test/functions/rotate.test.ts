@@ -122,6 +122,16 @@ describe('the function on a schedule', () => {
     expect(await version()).not.toBe(before)
   })
 
+  it('fails in its own words alone where somebody else’s error may quote anything', async () => {
+    const find = () => Promise.reject(new SyntaxError('Unexpected token in planted-secret'))
+    const ports = { clock, directory, secrets: { ...secrets, find } }
+    rotations = { ...rotations, ports: () => Promise.resolve(ports) }
+    const failure: unknown = await invoke({}).catch((error: unknown) => error)
+    if (!(failure instanceof Outage)) throw new Error('no outage')
+    expect(failure.message).toMatch(/^1 of 2 rotations failed: an error that nobody expected \(SyntaxError\)/)
+    expect(failure.message).not.toContain('planted')
+  })
+
   it('renews the directory though one before it waits for brokers as long as it may, and still tells of all', async () => {
     const half = { ...directory, life: 100 }
     await publishChange({ ...half, clock: { now: () => Date.now() - 60_000 } }, () => undefined, soon())
