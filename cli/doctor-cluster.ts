@@ -134,7 +134,7 @@ export class ClusterChecks {
         name: 'broker-settings',
         look: this.#inside(async (deadline) => {
           const config = await (await this.#asObserver(deadline)).brokerConfig()
-          return brokerVerdicts(config, this.#kafka.transactionTimeoutMs)
+          return brokerVerdicts(config, this.#kafka.transactionTimeoutMs, this.#patient.cluster !== undefined)
         }),
       },
       { name: 'encryption-at-rest', look: (deadline) => this.#disks(deadline) },

@@ -149,8 +149,15 @@ const RULING = ['Create', 'Alter', 'AlterConfigs', 'ClusterAction', 'All']
 const isNeeded = (rights: readonly Right[], topic: string, operation: string): boolean =>
   rights.some((each) => each.resource === 'topic' && each.name === topic && each.operation === operation)
 
-/** Settings of a broker that the gate's promises hang on. `transactionTimeoutMs` is the gate's own. */
-export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): readonly Verdict[] {
+/**
+ * Settings of a broker that the gate's promises hang on. `transactionTimeoutMs` is the gate's own; with `isMsk` a setting
+ * that is not told may have MSK's default, which for what no ACL is for is to let everybody.
+ */
+export function brokerVerdicts(
+  config: Seen,
+  transactionTimeoutMs: number,
+  isMsk: boolean,
+): readonly Verdict[] {
   if (config === undefined) return [skip('Settings of the brokers are not for us to see.', OBSERVE)]
   const faults: Verdict[] = []
   const number = (name: string): number => Number(config.get(name) ?? NaN)
@@ -161,6 +168,13 @@ export function brokerVerdicts(config: Seen, transactionTimeoutMs: number): read
   if (!isFalse('allow.everyone.if.no.acl.found'))
     faults.push(
       fail('allow.everyone.if.no.acl.found is true: what no rule is for is open to all.', 'Set it to false.'),
+    )
+  else if (isMsk && (config.get('allow.everyone.if.no.acl.found') ?? null) === null)
+    faults.push(
+      warn(
+        'allow.everyone.if.no.acl.found is not told, and true unless the configuration of the MSK cluster has it.',
+        'Set it to false there (docs/setup.md).',
+      ),
     )
   if (!isFalse('unclean.leader.election.enable'))
     faults.push(

@@ -155,11 +155,11 @@ describe('brokers', () => {
     'offsets.retention.minutes': '10080',
   }
   const judge = (changes: Record<string, string>): string[] =>
-    statuses(brokerVerdicts(new Map(Object.entries({ ...sound, ...changes })), 15_000))
+    statuses(brokerVerdicts(new Map(Object.entries({ ...sound, ...changes })), 15_000, false))
 
   it('are well with settings as needed; settings that are not for us to see are skipped', () => {
     expect(judge({})).toEqual(['ok'])
-    expect(statuses(brokerVerdicts(undefined, 15_000))).toEqual(['skip'])
+    expect(statuses(brokerVerdicts(undefined, 15_000, true))).toEqual(['skip'])
   })
 
   it.each([
@@ -179,10 +179,22 @@ describe('brokers', () => {
   it('are not called well where a setting is not told', () => {
     for (const name of ['transaction.state.log.min.isr', 'offsets.retention.minutes']) {
       const others = Object.entries(sound).filter(([setting]) => setting !== name)
-      const [verdict, ...more] = brokerVerdicts(new Map(others), 15_000)
+      const [verdict, ...more] = brokerVerdicts(new Map(others), 15_000, false)
       expect([verdict?.status, more]).toEqual(['skip', []])
       expect(verdict?.message).toBe(`The brokers do not tell ${name}.`)
     }
+  })
+
+  it('are not called well on MSK, which lets everybody where no ACL is found, unless they tell that they do not', () => {
+    const name = 'allow.everyone.if.no.acl.found'
+    const judgeMsk = (value?: string | null): string[] => {
+      const told = new Map<string, string | null>(Object.entries(sound))
+      told.delete(name)
+      return statuses(brokerVerdicts(value === undefined ? told : told.set(name, value), 15_000, true))
+    }
+    expect([judgeMsk(), judgeMsk(null), judgeMsk('true'), judgeMsk('false')]).toEqual([
+      ...[['warn'], ['warn'], ['fail'], ['ok']],
+    ])
   })
 
   it('are red on Kafka 4.3 without replicas, before 3.9, and of several versions', () => {
