@@ -34,15 +34,17 @@ export function deploymentOf(
   needs: ClusterNeeds,
   functionId: (name: FunctionName) => string,
 ): Deployment {
+  const stores = storesOf(stage)
+  const network = networkOf(stage)
   return {
     stage,
     functions: functionPlans(stage),
     resources: {
       ...rightsOf(stage, needs),
       ...createdKeks(stage),
-      ...storesOf(stage),
-      ...networkOf(stage),
-      ...mappings(stage, functionId('ingest')),
+      ...stores,
+      ...network,
+      ...mappings(stage, functionId('ingest'), waysOf({ ...stores, ...network })),
       ...deadLetters(functionId('rotate')),
       ...watchOf(stage),
     },
@@ -50,12 +52,21 @@ export function deploymentOf(
   }
 }
 
+/** What a poller comes by: its user, rules and endpoints. A mapping that is made before them fails, or waits for long. */
+const WAYS = [
+  ...['AWS::MSK::BatchScramSecret', 'AWS::EC2::VPCEndpoint'],
+  ...['AWS::EC2::SecurityGroupEgress', 'AWS::EC2::SecurityGroupIngress'],
+]
+
+const waysOf = (resources: Resources): readonly string[] =>
+  Object.entries(resources).flatMap(([id, { Type }]) => (WAYS.includes(Type) ? [id] : []))
+
 /**
  * One mapping a topic, which is all that Lambda takes. Nothing is dropped: no limit of retries or age, and no destination,
  * since with one Lambda gives up after ten retries. Those two and the answers' form are settings of provisioned pollers;
  * without them retries have no end anyway, and records no age.
  */
-function mappings(stage: Stage, functionId: string): Resources {
+function mappings(stage: Stage, functionId: string, ways: readonly string[]): Resources {
   const { pollers } = stage
   const endless = { MaximumRetryAttempts: -1, MaximumRecordAgeInSeconds: -1 }
   const provisioned = pollers && {
@@ -67,7 +78,7 @@ function mappings(stage: Stage, functionId: string): Resources {
       `${idPart(topic)}Mapping`,
       {
         Type: 'AWS::Lambda::EventSourceMapping',
-        DependsOn: [rightsId('ingest')],
+        DependsOn: [rightsId('ingest'), ...ways],
         Properties: {
           FunctionName: ref(functionId),
           EventSourceArn: stage.cluster.arn,

@@ -123,6 +123,23 @@ describe('template.yaml', () => {
     ])
   })
 
+  it('makes a mapping after the user, the rules and the endpoints that its poller comes by', async () => {
+    const pollers = ['BrokersFromFunctions', 'BrokersFromPollers', 'PollersToBrokers', 'PollersToServices']
+    const endpoints = [
+      ...['EndpointsFromFunctions', 'EndpointsFromPollers', 'KmsEndpoint', 'LambdaEndpoint'],
+      ...['SecretsmanagerEndpoint', 'StsEndpoint', 'S3Endpoint'],
+    ]
+    for (const [stage, ways] of [
+      ['example', ['KafkaUser', ...pollers, ...endpoints]],
+      ['example-iam', pollers],
+    ] as const) {
+      const resources = nodeOf(nodeOf(await templateOf(stage))['Resources'])
+      const mapping = nodeOf(resources['IngressOrdersMapping'])
+      expect(mapping['DependsOn']).toEqual(['IngestRights', ...ways])
+      expect(listOf(mapping['DependsOn']).filter((id) => !Object.hasOwn(resources, String(id)))).toEqual([])
+    }
+  })
+
   it('opens no more ports than TLS to brokers and to AWS', () => {
     const rules = resourcesIn(template)
       .filter(({ type }) => /SecurityGroup(Ingress|Egress)?$/.test(type))
