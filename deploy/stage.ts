@@ -5,7 +5,7 @@ import { readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
 import { MSK_CLUSTER_ARN, MSK_SECRET_ARN } from '../lib/adapters/msk-users.ts'
 import { SECRET_ARN } from '../lib/adapters/secrets-manager.ts'
 import { ConfigError } from '../lib/errors.ts'
-import { readRotationPolicy, type RotationEntry } from '../lib/keys/rotation-policy.ts'
+import { readRotationPolicy, type RotationEntry, secretsOf } from '../lib/keys/rotation-policy.ts'
 import { ParameterReader, type Path } from './parameters.ts'
 import { idPart } from './template.ts'
 
@@ -93,6 +93,8 @@ export interface Stage {
 export const PORTS: Readonly<Record<Authentication, number>> = { mtls: 9094, scram: 9096, iam: 9098 }
 const IAM_ROLE = /^arn:aws[a-z-]*:iam::[0-9]{12}:role\/[\w+=,.@/-]{1,512}$/
 const SNS_TOPIC = /^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[\w-]{1,256}$/
+/** Their ARNs begin with another word than `arn:aws:`, which templates and policies have. */
+const OTHER_PARTITIONS = /^(cn|us-gov|(us|eu)-iso[a-z]*)-/
 const S3_PLACE = /^s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\/[^?#\s]{1,1000}$/
 const SIGNING_KEY = new RegExp(`${KMS_KEY_ARN.source}|${SECRET_ARN.source}`)
 /** Of an issuer. Policies compare it: nothing in it may be a policy variable or a wildcard. */
@@ -265,9 +267,42 @@ export function readStage(text: string, path: string): Stage {
         : undefined) ?? [],
   }
   read.known('pollers', ['minimum', 'maximum'])
+  placeFaults(stage, read)
   contradictions(stage, read, defaults.openTimeoutMs + defaults.requestTimeoutMs)
   if (read.faults.length > 0) throw new ConfigError(read.faults)
   return stage
+}
+
+/** Keys, secrets and topics that are there already, by the parameter that names each. */
+export function givenArns(stage: Stage): readonly (readonly [Path, string])[] {
+  const rotated = stage.rotations.flatMap(({ rotation: one }) => [
+    ...secretsOf(one),
+    ...(one.kind === 'kms-key' ? [one.key] : one.kind === 'client-certificate' ? [one.authorityKey] : []),
+  ])
+  const named: readonly (readonly [Path, string | undefined])[] = [
+    ['cluster.secret', stage.cluster.secret],
+    ['directory', stage.directory],
+    ['signingKey', stage.signingKey],
+    ['rootKey', stage.rootKey],
+    ['secretsKey', stage.secretsKey],
+    ['kek.key', stage.kek.key],
+    ['pseudonyms', stage.pseudonyms],
+    ['alarms.topic', stage.alarms.topic],
+    ...Object.entries(stage.producers).map(([one, { kek }]) => [['producers', one, 'kek'], kek] as const),
+    ...rotated.map((arn) => ['rotation', arn] as const),
+  ]
+  return named.flatMap(([at, arn]) => (arn?.startsWith('arn:') === true ? [[at, arn] as const] : []))
+}
+
+/** The account may be another's, who must let us; a region is not left, nor a partition. */
+function placeFaults(stage: Stage, read: ParameterReader): void {
+  if (OTHER_PARTITIONS.test(stage.region)) {
+    read.fault('region', 'It is of another partition than aws.', 'There is no deployment to it yet.')
+    return
+  }
+  for (const [at, arn] of givenArns(stage))
+    if (stage.region !== '' && !(arn.startsWith('arn:aws:') && arn.split(':')[3] === stage.region))
+      read.fault(at, `${arn} is not of ${stage.region}.`, 'Name one of the region that is deployed to.')
 }
 
 /** What is well formed and does not go together. */

@@ -151,10 +151,34 @@ describe('a stage', () => {
       'a topic whose poller’s group would be longer than Lambda takes',
       [['ingress.payments:', `${'p'.repeat(190)}:`]],
     ],
+    ['rootKey', 'a key elsewhere', [['arn:aws:kms:eu-west-1', 'arn:aws:kms:us-east-1']]],
+    [
+      'pseudonyms',
+      'a secret elsewhere',
+      [['arn:aws:secretsmanager:eu-west-1', 'arn:aws:secretsmanager:eu-west-2']],
+    ],
+    [
+      'alarms.topic',
+      'a topic elsewhere',
+      [['{ topic: create }', '{ topic: "arn:aws:sns:us-east-1:123456789012:a" }']],
+    ],
+    ['rootKey', 'a key of another partition', [['arn:aws:kms:eu-west-1', 'arn:aws-cn:kms:eu-west-1']]],
     ['rootKey', 'an alias', [[/rootKey: .*/, 'rootKey: alias/root']]],
     ['logDays', 'a time that CloudWatch does not keep', [['enabled: false', 'logDays: 42']]],
   ])('is refused for %s: %s', (where, _, edits) => {
     expect(placesOf(edited(...edits))).toEqual([where])
+  })
+
+  it('is deployed to no other partition, whose ARNs begin otherwise', () => {
+    for (const region of ['cn-north-1', 'us-gov-west-1', 'us-iso-east-1'])
+      expect(faultsOf(text.replaceAll('eu-west-1', region)).map(({ what }) => what)).toEqual([
+        'It is of another partition than aws.',
+      ])
+  })
+
+  it('may have keys and secrets of another account in its region', () => {
+    const other = 'arn:aws:kms:eu-west-1:999999999999:key/5d1a7f0e-3c55-4b0e-8f6c-6f3f0a9b2c11'
+    expect(placesOf(edited([/rootKey: .*/, `rootKey: ${other}`]))).toEqual([])
   })
 
   it('may log in by the secret that points at one of two users, where they are rotated', () => {
@@ -185,11 +209,10 @@ describe('a stage', () => {
     const file = join(STAGES, `${longest}.yml`)
     expect(faultsOf(text, file)).toEqual([])
     const elsewhere = text.replaceAll('eu-west-1', 'ap-northeast-1')
-    expect(faultsOf(elsewhere, file).map(({ what }) => what)).toEqual([
-      expect.stringContaining('63 characters'),
-    ])
-    const given = elsewhere.replace('directory: create', 'directory: s3://a-bucket/directory.jws')
-    expect(faultsOf(given, file)).toEqual([])
+    const told = (of: string) =>
+      faultsOf(of, file).flatMap(({ where, what }) => (where.endsWith(': directory') ? [what] : []))
+    expect(told(elsewhere)).toEqual([expect.stringContaining('63 characters')])
+    expect(told(elsewhere.replace('directory: create', 'directory: s3://a-bucket/directory.jws'))).toEqual([])
   })
 
   it('may not leave the key directory to expire', () => {
