@@ -1,7 +1,18 @@
 /** Who reaches whom: functions, Lambda's pollers, brokers, and the services of AWS. */
 import { IDS, serviceName } from './functions.ts'
-import { PORTS, type Stage } from './stage.ts'
-import { attribute, idPart, ref, type Resource, type Resources, type Value, type Values } from './template.ts'
+import { givenArns, PORTS, type Stage } from './stage.ts'
+import {
+  allow,
+  attribute,
+  idPart,
+  policyDocument,
+  ref,
+  type Resource,
+  type Resources,
+  type Statement,
+  type Value,
+  type Values,
+} from './template.ts'
 
 /** What a function and, on demand, a poller asks; MSK's own API where users of MSK are rotated. */
 const SERVICES = ['kms', 'lambda', 'secretsmanager', 'sts'] as const
@@ -69,6 +80,31 @@ function pollerRules(stage: Stage, port: number): Resources {
   }
 }
 
+/** Services that take data, and would take it for anybody: credentials of another account need no right of ours. */
+const STORES = ['kms', 'secretsmanager'] as const
+
+/** Only what is the account's, or of an account whose keys and secrets the stage names; functions need nothing of AWS's own. */
+function ownAlone(stage: Stage, ...more: readonly Statement[]): Values {
+  const arns = givenArns(stage).map(([, arn]) => arn.split(':'))
+  const theirs = arns.flatMap(([, , service, , account = '']) => (service === 'sns' ? [] : [account]))
+  const accounts = [...new Set([stage.account, ...theirs])]
+  const own = allow(['*'], '*', { StringEquals: { 'aws:ResourceAccount': accounts } })
+  return policyDocument([own, ...more].map((statement) => ({ ...statement, Principal: '*' })))
+}
+
+/** A bucket's name does not tell whose it is. */
+function directoryRight({ directory }: Stage): readonly Statement[] {
+  if (!directory.startsWith('s3://')) return []
+  const object = directory.slice('s3://'.length)
+  const bucket = object.slice(0, object.indexOf('/'))
+  return [
+    allow(
+      ['s3:GetObject', 's3:ListBucket', 's3:PutObject'],
+      [`arn:aws:s3:::${bucket}`, `arn:aws:s3:::${object}`],
+    ),
+  ]
+}
+
 function endpoints(stage: Stage, functions: Value): Resources {
   const { network, region } = stage
   const hasMskUsers = stage.rotations.some(({ rotation }) => rotation.kind === 'scram' && rotation.msk)
@@ -95,6 +131,7 @@ function endpoints(stage: Stage, functions: Value): Resources {
             SubnetIds: network.subnets,
             SecurityGroupIds: [attribute(IDS.endpointGroup, 'GroupId')],
             PrivateDnsEnabled: true,
+            ...(STORES.some((store) => store === service) && { PolicyDocument: ownAlone(stage) }),
           },
         },
       ]),
@@ -106,6 +143,7 @@ function endpoints(stage: Stage, functions: Value): Resources {
         ServiceName: `com.amazonaws.${region}.s3`,
         VpcId: network.vpc,
         RouteTableIds: network.routeTables,
+        PolicyDocument: ownAlone(stage, ...directoryRight(stage)),
       },
     },
   }

@@ -158,6 +158,29 @@ describe('template.yaml', () => {
     )
   })
 
+  it('lets nobody carry anything out by its endpoints into another account', async () => {
+    const { stage, contracts } = await readParts(join(STAGES, 'example.yml'))
+    const rootKey = stage.rootKey.replace(stage.account, '999999999999')
+    const alarms = { ...stage.alarms, topic: 'arn:aws:sns:eu-west-1:888888888888:on-call' }
+    const edited = { ...stage, rootKey, alarms, directory: 's3://theirs/a/directory.jws' }
+    const statementsOf = (whole: unknown, service: string): unknown[] =>
+      ofType(whole, 'AWS::EC2::VPCEndpoint')
+        .filter(({ properties }) => String(properties['ServiceName']).endsWith(`.${service}`))
+        .flatMap(({ properties }) => listOf(nodeOf(properties['PolicyDocument'])['Statement']))
+    const own = (...accounts: string[]) => {
+      const Condition = { StringEquals: { 'aws:ResourceAccount': accounts } }
+      return { Effect: 'Allow', Action: ['*'], Resource: '*', Condition, Principal: '*' }
+    }
+    const shared = parseTemplate(samText(edited, needsOf(edited, contracts), ''))
+    for (const service of ['s3', 'kms', 'secretsmanager']) {
+      expect(statementsOf(template, service)).toEqual([own(stage.account)])
+      expect(statementsOf(shared, service)[0]).toEqual(own(stage.account, '999999999999'))
+    }
+    expect(statementsOf(shared, 's3').slice(1)).toMatchObject([
+      { Effect: 'Allow', Resource: ['arn:aws:s3:::theirs', 'arn:aws:s3:::theirs/a/directory.jws'] },
+    ])
+  })
+
   it.each(stages)(
     'describes security groups and their rules in letters that EC2 takes (%s)',
     async (stage) => {
