@@ -1,14 +1,13 @@
 /** An operator at a command line, with the gate's rights and keys, and Read on what the gate writes. */
-import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import kafkajs from 'kafkajs'
-import { openLocalSecrets } from '../../lib/local/secrets.ts'
 import { type Around, type Ran, sealgate } from '../cli/terminal.ts'
 import type { RealShop } from './shop.ts'
 import { named, right } from './stack/rights.ts'
 import { writeCommandSettings } from './stack/settings.ts'
-import { connection, soon } from './world.ts'
+import { connection } from './world.ts'
 
 export interface Operator {
   run(args: readonly string[], around?: Around): Promise<Ran>
@@ -37,20 +36,6 @@ export async function openOperator(real: RealShop): Promise<Operator> {
     outputs: new Map(stack.outputs.map((channel) => [channel, topicOf(channel)])),
     ...{ auditTopic: audit, quarantineTopic: quarantine },
   })
-  const file = async (name: string, content: string | Uint8Array): Promise<string> => {
-    await writeFile(join(folder, name), content, { mode: 0o600 })
-    return name
-  }
-  const secrets = await openLocalSecrets(join(shop.folder, 'secrets'), stack.clock)
-  const { value } = await secrets.read('pseudonyms', soon())
-  await appendFile(
-    settings,
-    [
-      `kekId: ${stack.gateParts().settings.outlet.kekId}`,
-      `pseudonyms: ${await file('pseudonyms.json', value)}`,
-      '',
-    ].join('\n'),
-  )
   return {
     run: (args, around) => sealgate([...args, '--settings', settings], around),
     end: () => rm(folder, { recursive: true, force: true }),
