@@ -92,7 +92,12 @@ export async function steal(gateway: Gateway, options: TheftOptions): Promise<Th
   })()
   thief.catch(() => undefined)
   try {
-    await until(20_000, async () => (await decisions(gateway, kid)).length > 0)
+    // The command takes whole seconds: until something of an earlier one is admitted.
+    await until(20_000, async () =>
+      (await decisions(gateway, kid)).some(
+        ({ stampedMs }) => stampedMs < Math.floor(Date.now() / 1000) * 1000,
+      ),
+    )
     const startedMs = Date.now()
     const compromisedAtMs = Math.floor(startedMs / 1000) * 1000
     const at = new Date(compromisedAtMs).toISOString().replace('.000Z', 'Z')
