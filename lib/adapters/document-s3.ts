@@ -3,6 +3,7 @@ import { addAbortSignal, Readable } from 'node:stream'
 import type { GetObjectCommandOutput, S3Client } from '@aws-sdk/client-s3'
 import { Outage, type OutageCode } from '../errors.ts'
 import type { Clock, DocumentStore } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 
 export interface DocumentS3Options {
   readonly bucket: string
@@ -22,8 +23,7 @@ export function documentS3(options: DocumentS3Options): DocumentStore {
   let client: Promise<S3Client> | undefined
   const connect = (): Promise<S3Client> =>
     (client ??= sdk().then(({ S3Client: Client }) => new Client({ maxAttempts: 1 })))
-  const until = (deadline: number): AbortSignal =>
-    AbortSignal.timeout(Math.max(0, Math.min(deadline - clock.now(), 2 ** 31 - 1)))
+  const until = (deadline: number): AbortSignal => signalUntil(deadline, clock)
   const fail = (reason: string, cause?: unknown): Outage =>
     new Outage(outage, `s3://${Bucket}/${Key}: ${reason}`, cause === undefined ? undefined : { cause })
 

@@ -3,6 +3,7 @@ import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { digest } from '../envelope/crypto.ts'
 import { ConfigError, Outage, type OutageCode } from '../errors.ts'
 import type { Clock, DocumentStore } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 
 export interface DocumentSecretOptions {
   /** The secret's ARN. It must be there, with a value or without one. */
@@ -30,8 +31,7 @@ export function documentSecret(options: DocumentSecretOptions): DocumentStore {
   const region = arn.split(':', 4)[3] ?? ''
   const connect = (): Promise<SecretsManagerClient> =>
     (client ??= sdk().then(({ SecretsManagerClient: Client }) => new Client({ maxAttempts: 1, region })))
-  const until = (deadline: number): AbortSignal =>
-    AbortSignal.timeout(Math.max(0, Math.min(deadline - clock.now(), 2 ** 31 - 1)))
+  const until = (deadline: number): AbortSignal => signalUntil(deadline, clock)
   const fail = (reason: string, cause?: unknown): Outage =>
     new Outage(outage, `${arn}: ${reason}`, cause === undefined ? undefined : { cause })
 

@@ -3,6 +3,7 @@ import type { KMSClient } from '@aws-sdk/client-kms'
 import { Outage } from '../errors.ts'
 import type { KeyMaterial } from '../keys/rotation-state.ts'
 import type { Clock } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 import { kmsOutage } from './kms.ts'
 
 /** A key's whole ARN: an alias may be moved meanwhile. */
@@ -28,10 +29,7 @@ export function kmsKeyMaterial(clock: Clock): KeyMaterial {
     clients.set(region, client)
     return client
   }
-  const until = (deadline: number): { readonly abortSignal: AbortSignal } => {
-    const left = deadline - clock.now()
-    return { abortSignal: left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1)) }
-  }
+  const until = (deadline: number) => ({ abortSignal: signalUntil(deadline, clock) })
   const tried = async <T>(key: string, ask: (client: KMSClient) => Promise<T>): Promise<T> => {
     try {
       return await ask(await clientOf(key))

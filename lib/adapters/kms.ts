@@ -7,6 +7,7 @@ import { UNDECRYPTABLE } from '../envelope/seal.ts'
 import { A256GCM, ED25519, ESP256, suiteOf } from '../envelope/suite.ts'
 import { Outage, type OutageCode, Rejection } from '../errors.ts'
 import type { Clock, Kek, KeyService, Signer } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 
 export interface KmsOptions {
   readonly clock: Clock
@@ -236,9 +237,7 @@ class Clients {
   }
 
   until(deadline: number): AbortSignal {
-    const left = deadline - this.#options.clock.now()
-    // A timer of 0 ms is late: a quick service has answered by then.
-    return left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1))
+    return signalUntil(deadline, this.#options.clock)
   }
 
   async #connect(region: string | undefined): Promise<KMSClient> {

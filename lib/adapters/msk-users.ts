@@ -3,6 +3,7 @@ import type { KafkaClient } from '@aws-sdk/client-kafka'
 import { Outage } from '../errors.ts'
 import type { ScramUsers } from '../keys/rotation-steps.ts'
 import type { Clock } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 import { oneLine } from './kafka-outage.ts'
 
 /** A cluster's whole ARN: its name alone may be another's in another region. */
@@ -29,9 +30,7 @@ export function mskUsers(clock: Clock): Pick<ScramUsers, 'associate'> {
     clients.set(region, client)
     return client
   }
-  const until = (deadline: number): { readonly abortSignal: AbortSignal } => ({
-    abortSignal: AbortSignal.timeout(Math.max(0, Math.min(deadline - clock.now(), 2 ** 31 - 1))),
-  })
+  const until = (deadline: number) => ({ abortSignal: signalUntil(deadline, clock) })
   const tried = async <T>(cluster: string, right: string, ask: (client: KafkaClient) => Promise<T>) => {
     try {
       return await ask(await clientOf(cluster))

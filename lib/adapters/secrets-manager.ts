@@ -2,6 +2,7 @@
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { Outage } from '../errors.ts'
 import type { Clock, SecretStage, SecretStore, StagedSecrets } from '../ports.ts'
+import { signalUntil } from './aws-signal.ts'
 
 /** A secret's whole ARN: a name alone would be looked for in whatever account and region we run in. */
 export const SECRET_ARN: RegExp =
@@ -117,8 +118,7 @@ class Clients {
   }
 
   until(deadline: number): { readonly abortSignal: AbortSignal } {
-    const left = deadline - this.#clock.now()
-    return { abortSignal: left <= 0 ? AbortSignal.abort() : AbortSignal.timeout(Math.min(left, 2 ** 31 - 1)) }
+    return { abortSignal: signalUntil(deadline, this.#clock) }
   }
 
   async value(
