@@ -51,6 +51,20 @@ export class CborReader {
     return this.#argument(MAJOR.uint)
   }
 
+  /** An unsigned integer that a number holds exactly. */
+  count(): number {
+    const value = this.uint()
+    if (typeof value === 'bigint') throw new CborError('a number beyond 2^53')
+    return value
+  }
+
+  /** Such a number, or null, as undefined. */
+  countOrNil(): number | undefined {
+    if (this.major === MAJOR.uint) return this.count()
+    this.nil()
+    return undefined
+  }
+
   /** Any integer from −2⁶⁴ to 2⁶⁴ − 1. */
   integer(): CborInteger {
     if (this.major === MAJOR.uint) return this.#argument(MAJOR.uint)

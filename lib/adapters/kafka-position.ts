@@ -168,7 +168,7 @@ function readMain(
 ): { part: Part; count: number; sum: Uint8Array } {
   return reading(metadata, source, (reader) => {
     if (reader.array() !== 5 || reader.uint() !== VERSION) throw new CborError('another shape')
-    const written = seconds(reader)
+    const written = reader.count()
     const count = reader.uint()
     if (typeof count === 'bigint' || count > MAX_FURTHER) throw new CborError('too many parts')
     const sum = reader.byteString()
@@ -180,7 +180,7 @@ function readFurther(stored: StoredOffset | undefined, source: TopicPartition): 
   if (stored === undefined) throw damaged(source)
   return reading(stored.metadata, source, (reader) => {
     if (reader.array() !== 3 || reader.uint() !== VERSION) throw new CborError('another shape')
-    const written = seconds(reader)
+    const written = reader.count()
     return { bytes: reader.byteString(), written }
   })
 }
@@ -198,12 +198,6 @@ function reading<T>(metadata: string, source: TopicPartition, read: (reader: Cbo
     if (!(cause instanceof CborError)) throw cause
     throw damaged(source, 'its metadata is not of our making', cause)
   }
-}
-
-function seconds(reader: CborReader): number {
-  const value = reader.uint()
-  if (typeof value === 'bigint') throw new CborError('a time beyond 2^53')
-  return value
 }
 
 const nameOf = ({ topic, partition }: TopicPartition): string => `${topic}-${partition}`

@@ -83,9 +83,9 @@ export function parseState(bytes: Uint8Array, limits: IssuerLimits, maxStateByte
     const reader = new CborReader(bytes)
     if (reader.array() !== 10 || reader.uint() !== VERSION) throw new CborError('another shape')
     const head = headOf(reader)
-    const audit = countOrNil(reader)
-    const quarantine = countOrNil(reader)
-    const control = { head: headOf(reader), count: BigInt(reader.uint()), time: count(reader) }
+    const audit = reader.countOrNil()
+    const quarantine = reader.countOrNil()
+    const control = { head: headOf(reader), count: BigInt(reader.uint()), time: reader.count() }
     const replay = ReplayState.parse(reader.byteString(), limits, maxStateBytes - OWN_BYTES)
     reader.end()
     const homes = audit === undefined || quarantine === undefined ? undefined : { audit, quarantine }
@@ -99,20 +99,8 @@ export function parseState(bytes: Uint8Array, limits: IssuerLimits, maxStateByte
 }
 
 function headOf(reader: CborReader): AuditHead {
-  const sequence = count(reader)
+  const sequence = reader.count()
   const hash = reader.byteString()
   if (hash.length !== HASH_BYTES) throw new CborError('a hash of another size')
   return { sequence, hash }
-}
-
-function count(reader: CborReader): number {
-  const value = reader.uint()
-  if (typeof value === 'bigint') throw new CborError('a number beyond 2^53')
-  return value
-}
-
-function countOrNil(reader: CborReader): number | undefined {
-  if (reader.major === MAJOR.uint) return count(reader)
-  reader.nil()
-  return undefined
 }

@@ -310,14 +310,14 @@ function liveWindows(issuer: Issuer | undefined, t: number): number {
 function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number): ReplayState {
   expectArray(reader, 3)
   if (reader.uint() !== FORMAT_VERSION) throw new CborError('another version')
-  const time = safe(reader.uint())
+  const time = reader.count()
   const issuers = new Map<string, Issuer>()
   for (let left = reader.array(); left > 0; left--) {
     expectArray(reader, 6)
     const name = hashOf(reader, ISSUER_HASH_BYTES)
     const dataKeys = {
-      minute: safe(reader.uint()),
-      spent: safe(reader.uint()),
+      minute: reader.count(),
+      spent: reader.count(),
       known: parseKnown(reader.byteString()),
     }
     const windows = new Map<string, Window>()
@@ -326,13 +326,13 @@ function parseState(reader: CborReader, limits: IssuerLimits, maxBytes: number):
       if (fields !== 3 && fields !== 4) throw new CborError('a window of another shape')
       const session = hashOf(reader, SESSION_HASH_BYTES)
       const highest = BigInt(reader.uint())
-      const exp = time + safe(reader.uint())
+      const exp = time + reader.count()
       windows.set(session, { highest, exp, seen: fields === 3 ? ALL_SEEN : BigInt(reader.uint()) })
     }
     const rates = new Map<string, number>()
     for (let more = reader.array(); more > 0; more--) {
       expectArray(reader, 2)
-      rates.set(hashOf(reader, ISSUER_HASH_BYTES), safe(reader.uint()))
+      rates.set(hashOf(reader, ISSUER_HASH_BYTES), reader.count())
     }
     issuers.set(name, { windows, rates, dataKeys })
   }
@@ -348,9 +348,4 @@ function hashOf(reader: CborReader, length: number): string {
   const bytes = reader.byteString()
   if (bytes.length !== length) throw new CborError('a hash of another size')
   return Buffer.from(bytes).toString('latin1')
-}
-
-function safe(value: number | bigint): number {
-  if (typeof value === 'bigint') throw new CborError('a number too large')
-  return value
 }

@@ -4,7 +4,7 @@
  * fenced and two who write cannot fork it. The position's offset is the count of its entries, its state deterministic
  * CBOR: `[version, sequence, hash, audit partition | nil, memory]`; what is remembered is the writer's own affair.
  */
-import { CborError, type CborInteger, CborReader, CborWriter, compareBytes, MAJOR } from '../cbor.ts'
+import { CborError, CborReader, CborWriter, compareBytes, MAJOR } from '../cbor.ts'
 import { random } from '../envelope/crypto.ts'
 import { Outage } from '../errors.ts'
 import { currentSigner } from '../keys/signer.ts'
@@ -81,25 +81,18 @@ export function parseControlState(bytes: Uint8Array): ControlState {
   try {
     const reader = new CborReader(bytes)
     if (reader.array() !== 5 || reader.uint() !== VERSION) throw new CborError('another shape')
-    const sequence = reader.uint()
+    const sequence = reader.count()
     const hash = reader.byteString().slice()
-    const home = uintOrNil(reader)
+    const home = reader.countOrNil()
     const memory = reader.byteString().slice()
     reader.end()
-    if (typeof sequence === 'bigint' || typeof home === 'bigint' || hash.length !== HASH_BYTES)
-      throw new CborError('a number or a hash of another size')
+    if (hash.length !== HASH_BYTES) throw new CborError('a hash of another size')
     return { head: { sequence, hash }, home, memory }
   } catch (cause) {
     if (!(cause instanceof CborError)) throw cause
     const reason = 'The position of the control chain does not parse: see `sealgate position show`.'
     throw new Outage('position-damaged', reason, { cause })
   }
-}
-
-function uintOrNil(reader: CborReader): CborInteger | undefined {
-  if (reader.major === MAJOR.uint) return reader.uint()
-  reader.nil()
-  return undefined
 }
 
 const RETRY_MS = 50

@@ -231,19 +231,19 @@ function readPayload(bytes: Uint8Array): SegmentPayload {
   const payload = {
     deployment: next().text(),
     topic: next().text(),
-    partition: count(next()),
-    sequence: count(next()),
+    partition: next().count(),
+    sequence: next().count(),
     from: BigInt(next().uint()),
     next: BigInt(next().uint()),
-    count: count(next()),
+    count: next().count(),
     root: next().byteString(),
     previous: next().byteString(),
-    time: count(next()),
+    time: next().count(),
     bundle: next().byteString(),
-    directory: count(next()),
+    directory: next().count(),
     software: next().text(),
-    epoch: count(next()),
-    unseen: count(next()),
+    epoch: next().count(),
+    unseen: next().count(),
   }
   reader.end()
   return payload
@@ -256,13 +256,6 @@ function expect<T>(found: T, expected: T): void {
 function hashLike(bytes: Uint8Array, length: number): Uint8Array {
   if (bytes.length !== length) throw new CborError('bytes of another length')
   return bytes
-}
-
-/** An unsigned integer that a number holds exactly. */
-function count(reader: CborReader): number {
-  const value = reader.uint()
-  if (typeof value === 'bigint') throw new CborError('a number beyond 2^53')
-  return value
 }
 
 const TOPIC_NAME = /^[a-zA-Z0-9._-]{1,249}$/

@@ -109,7 +109,7 @@ const valueOf = ({ keys, keks }: Rows): CborValue => [
 export function parseMemory(bytes: Uint8Array): DirectoryMemory {
   const reader = new CborReader(bytes)
   expectArray(reader, 2)
-  const version = count(reader)
+  const version = reader.count()
   let rows: Rows | undefined
   if (reader.major === MAJOR.array) rows = readRows(reader)
   else reader.nil()
@@ -124,10 +124,10 @@ function readRows(reader: CborReader): Rows {
   for (let left = reader.array(); left > 0; left--) {
     expectArray(reader, 5)
     const kid = Buffer.from(reader.byteString()).toString('base64url')
-    const state = KEY_STATES[count(reader)]
+    const state = KEY_STATES[reader.count()]
     if (state === undefined) throw new CborError('a state that is not known')
-    const [notBefore, notAfter] = [count(reader), count(reader)]
-    keys.set(kid, { state, notBefore, notAfter, compromisedAt: countOrNil(reader) })
+    const [notBefore, notAfter] = [reader.count(), reader.count()]
+    keys.set(kid, { state, notBefore, notAfter, compromisedAt: reader.countOrNil() ?? null })
   }
   for (let left = reader.array(); left > 0; left--) {
     expectArray(reader, 2)
@@ -141,16 +141,4 @@ function readRows(reader: CborReader): Rows {
 
 function expectArray(reader: CborReader, length: number): void {
   if (reader.array() !== length) throw new CborError('another shape')
-}
-
-function count(reader: CborReader): number {
-  const value = reader.uint()
-  if (typeof value === 'bigint') throw new CborError('a number beyond 2^53')
-  return value
-}
-
-function countOrNil(reader: CborReader): number | null {
-  if (reader.major === MAJOR.uint) return count(reader)
-  reader.nil()
-  return null
 }
