@@ -120,3 +120,20 @@ export async function openShop(
     },
   }
 }
+
+/** Sends so many orders, each with what `event` adds to it, and gives all that then stand in the topic. */
+export async function sentOrders(shop: Shop, count: number, event: object = {}): Promise<SourceRecord[]> {
+  const sealer = shop.sealer('shop-web')
+  await sealer.send(
+    'orders',
+    Array.from({ length: count }, (_, id) => ({
+      type: ORDER_TYPE,
+      source: '/shop/web',
+      key: `k${id}`,
+      data: { orderId: `${id}`, total: 1, customer: { id: 'c' } },
+      ...event,
+    })),
+  )
+  await sealer.close()
+  return shop.records('orders')
+}

@@ -9,7 +9,7 @@ import { invokeOnce } from '../../lib/local/invocation.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate, openGate, SOFTWARE } from '../../lib/runtime.ts'
 import { readSettings } from '../../lib/settings.ts'
-import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+import { openShop, sentOrders, type Shop } from '../shop.ts'
 
 const ORIGIN = {
   eventSourceArn: 'arn:aws:kafka:eu-west-1:000000000000:cluster/test',
@@ -24,18 +24,7 @@ afterEach(async () => {
 
 async function orders(count: number): Promise<SourceRecord[]> {
   shop = await openShop()
-  const sealer = shop.sealer('shop-web')
-  await sealer.send(
-    'orders',
-    Array.from({ length: count }, (_, id) => ({
-      type: ORDER_TYPE,
-      source: '/shop/web',
-      key: `k${id}`,
-      data: { orderId: `${id}`, total: 1, customer: { id: 'c' } },
-    })),
-  )
-  await sealer.close()
-  return shop.records('orders')
+  return sentOrders(shop, count)
 }
 
 describe('the ingest function', () => {

@@ -9,7 +9,7 @@ import type { AdmittedEntry, RejectedEntry } from '../../lib/audit/entry.ts'
 import { searchAudit } from '../../lib/audit/search.ts'
 import { createSealer } from '../../lib/client/sealer.ts'
 import { createDirectory } from '../../lib/keys/directory-reader.ts'
-import { auditSource } from '../../lib/local/audit-source.ts'
+import { auditSource, readToEnd } from '../../lib/local/audit-source.ts'
 import { startPoller } from '../../lib/local/poller.ts'
 import { createGate } from '../../lib/runtime.ts'
 import type { Gateway } from './stack/gateway.ts'
@@ -134,14 +134,8 @@ async function decisions({ world }: Gateway, kid: string): Promise<Theft['decisi
   for (const { topic, partition } of entries) {
     if (stamps.has(`${topic}/${partition}/0`)) continue
     const place = { topic, partition }
-    const { first, end } = await world.records.offsets(place)
-    for (let from = first; from < end;) {
-      const page = await world.records.fetch(place, from, { maxBytes: 1_048_576, maxRecords: 10_000 })
-      for (const { offset, timestamp } of page.records)
-        stamps.set(`${topic}/${partition}/${offset}`, timestamp)
-      if (page.next <= from) break
-      from = page.next
-    }
+    for await (const { offset, timestamp } of readToEnd(world.records, place))
+      stamps.set(`${topic}/${partition}/${offset}`, timestamp)
   }
   return entries.map((entry) => {
     return { entry, stampedMs: stamps.get(`${entry.topic}/${entry.partition}/${entry.offset}`) ?? Number.NaN }

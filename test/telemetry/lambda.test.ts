@@ -22,7 +22,7 @@ import { invokeOnce } from '../../lib/local/invocation.ts'
 import { localStagedSecrets, openLocalSecrets } from '../../lib/local/secrets.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate } from '../../lib/runtime.ts'
-import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
+import { openShop, sentOrders, type Shop } from '../shop.ts'
 
 const ORIGIN = {
   eventSourceArn: 'arn:aws:kafka:eu-west-1:000000000000:cluster/test',
@@ -97,21 +97,7 @@ function metrics(): Record<string, number[]> {
   return found
 }
 
-async function sent(count: number, event: object = {}): Promise<SourceRecord[]> {
-  const sealer = shop.sealer('shop-web')
-  await sealer.send(
-    'orders',
-    Array.from({ length: count }, (_, id) => ({
-      type: ORDER_TYPE,
-      source: '/shop/web',
-      key: `k${id}`,
-      data: { orderId: `${id}`, total: 1, customer: { id: 'c' } },
-      ...event,
-    })),
-  )
-  await sealer.close()
-  return shop.records('orders')
-}
+const sent = (count: number, event: object = {}): Promise<SourceRecord[]> => sentOrders(shop, count, event)
 
 const handlerOf = (change: (parts: IngestParts) => IngestParts = (parts) => parts) => {
   const parts = change({ ...shop.stack.gateParts(), observer: observers([telemetry.observer]) })
