@@ -9,7 +9,7 @@ import { bundleFunction } from '../../scripts/bundle.ts'
 import { type AwsEndpoint, awsError, serveAws } from '../aws-endpoint.ts'
 import { startKmsEndpoint } from './kms-endpoint.ts'
 import type { CommandPlace } from './stack/settings.ts'
-import { DEPLOYMENT } from './stack/stack.ts'
+import { type Connection, DEPLOYMENT } from './stack/stack.ts'
 
 export interface FunctionPlace {
   /** The package as Lambda unzips it: the bundle, and the files that its environment names. */
@@ -32,10 +32,7 @@ export async function placeIngest(
 ): Promise<FunctionPlace> {
   const { connection, stack, stackFolder } = place
   await bundleFunction('ingest', folder)
-  const file = async (name: string, content: string | Uint8Array): Promise<string> => {
-    await writeFile(join(folder, name), content, { mode: 0o600 })
-    return name
-  }
+  const file = fileIn(folder)
   const principals: { readonly principals: readonly { readonly iss: string; readonly jwk: unknown }[] } =
     JSON.parse(await readFile(join(stackFolder, 'keys', 'principals.json'), 'utf8'))
   const gate = principals.principals.find(({ iss }) => iss === LOCAL_GATEWAY)
@@ -56,7 +53,6 @@ export async function placeIngest(
     folder,
     environment: {
       SEALGATE_NAME: LOCAL_GATEWAY,
-      SEALGATE_DEPLOYMENT: DEPLOYMENT,
       SEALGATE_CHANNELS: pairs(place.sources, ([channel, topic]) => `${topic}=${channel}`),
       SEALGATE_TOPICS: pairs(place.outputs, ([channel, topic]) => `${channel}=${topic}`),
       SEALGATE_AUDIT_TOPIC: place.auditTopic,
@@ -68,9 +64,7 @@ export async function placeIngest(
       SEALGATE_DIRECTORY: join(stackFolder, 'keys', 'directory.jws'),
       SEALGATE_ROOTS: await file('roots.json', JSON.stringify(stack.directory.roots.map(exportPublicJwk))),
       SEALGATE_KEK_ID: stack.gateParts().settings.outlet.kekId,
-      SEALGATE_KAFKA_BROKERS: connection.brokers.join(','),
-      SEALGATE_KAFKA_SSL_CA: await file('ca.pem', connection.ca),
-      SEALGATE_KAFKA_SASL_MECHANISM: 'scram-sha-512',
+      ...(await kafkaEnvironment(folder, connection)),
       ...Object.fromEntries(Object.keys(values).map((name) => [name, ARN + name])),
       AWS_ENDPOINT_URL_KMS: kms.url,
       AWS_ENDPOINT_URL_SECRETS_MANAGER: secrets.url,
@@ -85,6 +79,25 @@ export async function placeIngest(
     },
   }
 }
+
+/** Writes files into a function's package, and gives their names. */
+export const fileIn =
+  (folder: string) =>
+  async (name: string, content: string | Uint8Array): Promise<string> => {
+    await writeFile(join(folder, name), content, { mode: 0o600 })
+    return name
+  }
+
+/** The brokers, and whose positions are meant; who we are there is said by `SEALGATE_KAFKA_SASL_SECRET`. */
+export const kafkaEnvironment = async (
+  folder: string,
+  { brokers, ca }: Connection,
+): Promise<Record<string, string>> => ({
+  SEALGATE_DEPLOYMENT: DEPLOYMENT,
+  SEALGATE_KAFKA_BROKERS: brokers.join(','),
+  SEALGATE_KAFKA_SSL_CA: await fileIn(folder)('ca.pem', ca),
+  SEALGATE_KAFKA_SASL_MECHANISM: 'scram-sha-512',
+})
 
 const ARN = 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:'
 

@@ -26,6 +26,8 @@ export interface FunctionOptions {
   readonly folder: string
   /** The variables of its configuration, and credentials. */
   readonly environment: Readonly<Record<string, string>>
+  /** The function's name. Default `sealgate-test-ingest`. */
+  readonly name?: string
   /** Default `index.handler`. */
   readonly handler?: string
   /** The function's time-out; the process is killed then, as on Lambda. Default 60 s. */
@@ -149,7 +151,7 @@ class ExecutionEnvironment {
   }
 
   async invoke(eventJson: string): Promise<Invocation> {
-    const { timeoutMs = TIMEOUT_MS } = this.#options
+    const { timeoutMs = TIMEOUT_MS, name = NAME } = this.#options
     const asking = await this.#asked()
     const id = randomUUID()
     const done = Promise.withResolvers<Outcome>()
@@ -164,7 +166,7 @@ class ExecutionEnvironment {
         'content-type': 'application/json',
         'lambda-runtime-aws-request-id': id,
         'lambda-runtime-deadline-ms': String(Date.now() + timeoutMs),
-        'lambda-runtime-invoked-function-arn': ARN,
+        'lambda-runtime-invoked-function-arn': `arn:aws:lambda:${REGION}:111122223333:function:${name}`,
         'lambda-runtime-trace-id': 'Root=1-00000000-000000000000000000000000;Sampled=0',
       })
       .end(eventJson)
@@ -189,7 +191,7 @@ class ExecutionEnvironment {
 
   /** Lambda's own variables; those of the configuration do not replace them. */
   #environment(api: string): Record<string, string> {
-    const { folder, environment, handler = 'index.handler' } = this.#options
+    const { folder, environment, name = NAME, handler = 'index.handler' } = this.#options
     return {
       PATH: process.env['PATH'] ?? '',
       AWS_REGION: REGION,
@@ -197,10 +199,10 @@ class ExecutionEnvironment {
       AWS_DEFAULT_REGION: REGION,
       AWS_EXECUTION_ENV: 'AWS_Lambda_nodejs24.x',
       AWS_LAMBDA_FUNCTION_MEMORY_SIZE: '1024',
-      AWS_LAMBDA_FUNCTION_NAME: NAME,
+      AWS_LAMBDA_FUNCTION_NAME: name,
       AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
       AWS_LAMBDA_INITIALIZATION_TYPE: 'on-demand',
-      AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${NAME}`,
+      AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${name}`,
       AWS_LAMBDA_LOG_STREAM_NAME: '2026/11/22/[$LATEST]0',
       AWS_LAMBDA_RUNTIME_API: api,
       LAMBDA_TASK_ROOT: folder,
@@ -257,7 +259,6 @@ class ExecutionEnvironment {
 
 const REGION = 'eu-west-1'
 const NAME = 'sealgate-test-ingest'
-const ARN = `arn:aws:lambda:${REGION}:111122223333:function:${NAME}`
 const TIMEOUT_MS = 60_000
 const UNKNOWN: FunctionError = { errorType: 'Runtime.Unknown', errorMessage: 'It does not ask for an event.' }
 
