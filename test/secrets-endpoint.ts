@@ -1,5 +1,5 @@
 /** A Secrets Manager endpoint on 127.0.0.1, for the AWS SDK of the code under test. */
-import { type AwsAnswer, awsError, serveAws } from './aws-endpoint.ts'
+import { type AwsAnswer, awsError, serveAws } from '../lib/local/aws-endpoint.ts'
 
 export interface SecretsEndpoint {
   /** ARNs that were read, in order. */

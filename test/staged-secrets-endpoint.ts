@@ -1,6 +1,6 @@
 /** A Secrets Manager endpoint with stages on 127.0.0.1, for the AWS SDK of the code under test. */
 import { randomUUID } from 'node:crypto'
-import { type AwsAnswer, awsError } from './aws-endpoint.ts'
+import { type AwsAnswer, awsError } from '../lib/local/aws-endpoint.ts'
 import { serveSecretsManager } from './secrets-endpoint.ts'
 
 export interface StagedSecretsEndpoint {

@@ -16,7 +16,7 @@ import { localKeyPort } from '../../lib/local/key-service-port.ts'
 import { openLocalKeys } from '../../lib/local/root.ts'
 import { LOCAL_GATEWAY } from '../../lib/local/stack.ts'
 import { openShop, ORDER_TYPE } from '../shop.ts'
-import { type KmsEndpoint, startKmsEndpoint } from './kms-endpoint.ts'
+import { type KmsEndpoint, startKmsEndpoint } from '../../lib/local/kms-endpoint.ts'
 import {
   clock,
   type Ending,

@@ -15,7 +15,7 @@ import { openLocalKeyService } from '../../../lib/local/key-service.ts'
 import { localKeyPort } from '../../../lib/local/key-service-port.ts'
 import type { KeyService, SourceRecord } from '../../../lib/ports.ts'
 import { ORDER_TYPE } from '../../shop.ts'
-import { startKmsEndpoint } from '../kms-endpoint.ts'
+import { startKmsEndpoint } from '../../../lib/local/kms-endpoint.ts'
 import { type Environment, serveKeys } from './world.ts'
 
 export const clock = { now: () => Date.now() }
