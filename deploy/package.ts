@@ -27,7 +27,8 @@ import { givenKeks, peopleFaults } from './keks.ts'
 import { needsOf } from './rights.ts'
 import { samFunctionId, samTemplate } from './sam.ts'
 import { oslsFunctionId, serverlessValues } from './serverless.ts'
-import { readStage, type Stage } from './stage.ts'
+import { readStage } from './stage-file.ts'
+import type { Stage } from './stage.ts'
 import type { Value, Values } from './template.ts'
 
 const ROOT = join(import.meta.dirname, '..')

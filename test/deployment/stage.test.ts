@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { STAGES } from '../../deploy/package.ts'
-import { readStage, type Stage } from '../../deploy/stage.ts'
+import { readStage } from '../../deploy/stage-file.ts'
+import type { Stage } from '../../deploy/stage.ts'
 import { ConfigError, type Fault } from '../../lib/errors.ts'
 
 const path = join(STAGES, 'example.yml')
