@@ -40,6 +40,12 @@ import type { GateSettings } from './settings.ts'
 
 const PROBE = 'doctor'
 
+/** Of a topic and of a group; it begins as no name of ours does. */
+const UNRULED = 'no-rule-is-for-this-name'
+
+/** Kafka's number. */
+const TOPIC_AUTHORIZATION_FAILED = 29
+
 export class ClusterChecks {
   readonly #patient: Patient
   readonly #needs: ClusterNeeds
@@ -196,14 +202,19 @@ export class ClusterChecks {
   async #rights(deadline: number): Promise<readonly Verdict[]> {
     const survey = await this.#asGate(deadline)
     const { deployment, epoch } = this.#kafka
-    const [topics, { allowed: cluster }, group, mayTransact] = await Promise.all([
+    const [topics, { allowed: cluster, topics: others }, group, other, mayTransact] = await Promise.all([
       this.#topics(deadline),
-      survey.metadata([]),
+      survey.metadata([UNRULED]),
       survey.group(`${deployment}.shadow.v${epoch}`),
+      survey.group(UNRULED),
       // An id of nobody's: whoever writes as an id fences those before.
       survey.mayTransact(`${deployment}.${PROBE}`),
     ])
-    return rightsVerdicts(this.#needs, { topics, cluster, group, mayTransact })
+    const unruled = [
+      ...(others.get(UNRULED)?.error === TOPIC_AUTHORIZATION_FAILED ? [] : ['topics']),
+      ...(other === undefined ? [] : ['groups']),
+    ]
+    return rightsVerdicts(this.#needs, { topics, cluster, group, mayTransact, unruled })
   }
 
   async #settings(

@@ -107,6 +107,8 @@ export function rightsVerdicts(
     /** Of the shadow group; undefined where it is not for us to see. */
     readonly group: ReadonlySet<string> | undefined
     readonly mayTransact: boolean
+    /** Kinds of resources that it sees under a name that no rule is for. */
+    readonly unruled: readonly string[]
   },
 ): readonly Verdict[] {
   const faults: Verdict[] = []
@@ -115,7 +117,14 @@ export function rightsVerdicts(
     faults.push(
       fail(
         `The gate may ${ruling.join(', ')} on the cluster: nothing is kept from it, or there is no authoriser.`,
-        'Give it a user of its own that is no super user, on brokers with authorizer.class.name set.',
+        'Give it a user of its own that is no super user, on brokers with authorizer.class.name set and allow.everyone.if.no.acl.found=false.',
+      ),
+    )
+  else if (seen.unruled.length > 0)
+    faults.push(
+      fail(
+        `What no rule is for is open to the gate (${seen.unruled.join(', ')}): allow.everyone.if.no.acl.found is true, or a rule is for every name.`,
+        'Set allow.everyone.if.no.acl.found=false at every broker; take away the rule for * (kafka-acls.sh --remove).',
       ),
     )
   for (const { resource, name, operation } of needs.gate) {
@@ -161,11 +170,18 @@ export function brokerVerdicts(
   if (config === undefined) return [skip('Settings of the brokers are not for us to see.', OBSERVE)]
   const faults: Verdict[] = []
   const number = (name: string): number => Number(config.get(name) ?? NaN)
-  const isFalse = (name: string): boolean => (config.get(name) ?? 'false') === 'false'
   const least = (name: string, value: number): void => {
     if (number(name) < value) faults.push(fail(`${name} is ${number(name)}.`, `Set it to ${value} or more.`))
   }
-  if (!isFalse('allow.everyone.if.no.acl.found'))
+  if (config.get('authorizer.class.name') === '')
+    faults.push(
+      fail(
+        'authorizer.class.name is not set: everybody may do everything.',
+        'Set it to org.apache.kafka.metadata.authorizer.StandardAuthorizer.',
+      ),
+    )
+  // Kafka's own brokers keep this one back, whatever it is: the check of rights tries it.
+  if (config.get('allow.everyone.if.no.acl.found') === 'true')
     faults.push(
       fail('allow.everyone.if.no.acl.found is true: what no rule is for is open to all.', 'Set it to false.'),
     )
@@ -176,7 +192,7 @@ export function brokerVerdicts(
         'Set it to false there (docs/setup.md).',
       ),
     )
-  if (!isFalse('unclean.leader.election.enable'))
+  if ((config.get('unclean.leader.election.enable') ?? 'false') !== 'false')
     faults.push(
       fail('unclean.leader.election.enable is true: committed records may be lost.', 'Set it to false.'),
     )

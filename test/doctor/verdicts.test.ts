@@ -119,6 +119,7 @@ describe('rights', () => {
     cluster: new Set<string>(),
     group: new Set(['Read', 'Describe']),
     mayTransact: true,
+    unruled: [],
   }
 
   it('are well where they are those needed', () => {
@@ -138,12 +139,17 @@ describe('rights', () => {
     const topics = new Map(sound.topics).set('orders-in', seen(['Read', 'Write', 'Describe']))
     expect(statuses(rightsVerdicts(NEEDS, { ...sound, topics }))).toEqual(['warn'])
     const cluster = new Set(['Alter', 'ClusterAction'])
-    expect(statuses(rightsVerdicts(NEEDS, { ...sound, topics, cluster }))).toEqual(['fail'])
+    const unruled = ['topics', 'groups']
+    expect(statuses(rightsVerdicts(NEEDS, { ...sound, topics, cluster, unruled }))).toEqual(['fail'])
+    expect(says(rightsVerdicts(NEEDS, { ...sound, unruled }))).toEqual([
+      'fail: What no rule is for is open to the gate (topics, groups): allow.everyone.if.no.acl.found is true, or a rule is for every name.',
+    ])
   })
 })
 
 describe('brokers', () => {
   const sound = {
+    'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
     'allow.everyone.if.no.acl.found': 'false',
     'auto.create.topics.enable': 'false',
     'unclean.leader.election.enable': 'false',
@@ -163,6 +169,7 @@ describe('brokers', () => {
   })
 
   it.each([
+    ['authorizer.class.name', '', 'fail'],
     ['allow.everyone.if.no.acl.found', 'true', 'fail'],
     ['unclean.leader.election.enable', 'true', 'fail'],
     ['auto.create.topics.enable', 'true', 'warn'],
