@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { MSK_CLUSTER_ARN } from '../lib/adapters/msk-users.ts'
 import { clusterNeeds } from '../lib/cluster-needs.ts'
 import { ConfigError, type Fault } from '../lib/errors.ts'
-import { mskSetupCommands, PARTS, rightsByName, setupCommands } from '../lib/setup-commands.ts'
+import { mskSetupCommands, PARTS, rightsByName, setupCommands, setupFaults } from '../lib/setup-commands.ts'
 import { collect, wholeNumber } from './numbers.ts'
 import { choosePlace } from './place-settings.ts'
 import { readDeploymentSettings } from './settings.ts'
@@ -76,12 +76,12 @@ async function print(terminal: Terminal, flags: Flags): Promise<void> {
     const what = `It names somebody ${reserved.join(', ')}, as a part of the deployment is named.`
     faults.push({ where: 'contracts', what, fix: 'Give issuers and consumers other names.' })
   }
+  const principalOf = (name: string): string =>
+    principals.get(name) ?? (mskIam === undefined ? `User:${name}` : name)
+  faults.push(...setupFaults(needs, principalOf, mskIam !== undefined))
   if (faults.length > 0) throw new ConfigError(faults)
   const brokers = found.kafka.brokers.join(',')
-  const options = {
-    ...{ brokers, commandConfig, partitions },
-    principals: (name: string) => principals.get(name) ?? (mskIam === undefined ? `User:${name}` : name),
-  }
+  const options = { brokers, commandConfig, partitions, principals: principalOf }
   terminal.write(
     mskIam === undefined ? setupCommands(needs, options) : mskSetupCommands(needs, mskIam, options),
   )

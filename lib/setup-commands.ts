@@ -1,5 +1,6 @@
 /** What makes a cluster ready for a deployment, as text to copy and paste: Kafka's own commands, or IAM policies for MSK. */
-import { type ClusterNeeds, REPLICAS, type Right } from './cluster-needs.ts'
+import { type ClusterNeeds, REPLICAS, type Right, type TopicUse } from './cluster-needs.ts'
+import type { Fault } from './errors.ts'
 
 /** By the name of a part (`gate`, an issuer, …): who it is to the cluster, `User:…` or the name of an IAM role. */
 export type Principals = (name: string) => string
@@ -24,6 +25,64 @@ export function rightsByName(needs: ClusterNeeds): ReadonlyMap<string, readonly 
   return all
 }
 
+/**
+ * Why no commands are to be printed for a deployment: every reason.
+ * @param isIam for policies of MSK, instead of ACLs
+ */
+export function setupFaults(needs: ClusterNeeds, principals: Principals, isIam: boolean): readonly Fault[] {
+  const faults: Fault[] = []
+  for (const { name, use } of needs.topics)
+    if (!TOPIC.test(name))
+      faults.push({
+        where: NAMED_IN[use],
+        what: `${JSON.stringify(name)} is no name of a topic.`,
+        fix: 'Use 1 to 249 letters, digits, points, _ and -, no - first.',
+      })
+  for (const name of rightsByName(needs).keys())
+    if (principals(name) === EVERYBODY)
+      faults.push({
+        where: '--principal',
+        what: `${name} would be ${EVERYBODY}, which is everybody.`,
+        fix: 'Give it a user of its own.',
+      })
+  const ours = groupsOf([...needs.gate, ...needs.poller])
+  for (const [consumer, rights] of needs.consumers) {
+    const where = `contracts: consume.${consumer}`
+    const shared = ours.filter((own) =>
+      groupsOf(rights).some((group) => own.startsWith(group) || group.startsWith(own)),
+    )
+    if (shared.length > 0)
+      faults.push({
+        where,
+        what: `Its consumer groups would be those of ${shared.join(', ')} too: it could move the gate's positions.`,
+        fix: 'Give the consumer or the deployment another name.',
+      })
+    if (isIam && WILD.test(consumer))
+      faults.push({
+        where,
+        what: 'In a policy its name would stand for others too.',
+        fix: 'Give it a name without *, ? and $.',
+      })
+  }
+  return faults
+}
+
+/** As Kafka takes one, and its tools do not take for a flag. */
+const TOPIC = /^(?!\.\.?$)[A-Za-z0-9._][A-Za-z0-9._-]{0,248}$/
+const NAMED_IN: Readonly<Record<TopicUse, string>> = {
+  source: 'SEALGATE_CHANNELS',
+  output: 'SEALGATE_TOPICS',
+  quarantine: 'SEALGATE_QUARANTINE_TOPIC',
+  audit: 'SEALGATE_AUDIT_TOPIC',
+}
+/** To Kafka's authoriser. */
+const EVERYBODY = 'User:*'
+/** What a policy of IAM takes for more than itself. */
+const WILD = /[*?$]/
+
+const groupsOf = (rights: readonly Right[]): readonly string[] =>
+  rights.flatMap(({ resource, name }) => (resource === 'group' ? [name] : []))
+
 /** A shell script. To run it again changes nothing but what somebody else has changed since. */
 export function setupCommands(needs: ClusterNeeds, options: SetupOptions): string {
   return [
@@ -47,13 +106,17 @@ export function mskSetupCommands(needs: ClusterNeeds, cluster: string, options: 
       `# ${oneLine(name)}`,
       // A role may have several parts: a policy for each.
       [
-        `aws iam put-role-policy --role-name ${quoted(options.principals(name))} --policy-name ${quoted(`sealgate-kafka-${name}`)}`,
+        `aws iam put-role-policy --role-name ${quoted(options.principals(name))} --policy-name ${quoted(policyName(name))}`,
         `--policy-document ${quoted(JSON.stringify(iamPolicy([...rights, ...onMsk(name)], cluster)))}`,
       ].join(' '),
     ]).flat(),
     ...nextSteps(needs),
   ].join('\n')
 }
+
+/** IAM takes letters, digits and +,.@_-= in one: all else stands there by its number, and so does what begins such a number. */
+const policyName = (name: string): string =>
+  `sealgate-kafka-${name.replaceAll(/[^\w+,.@-]/gu, (letter) => `=${letter.codePointAt(0)?.toString(16) ?? ''}=`)}`
 
 /** Lambda's poller looks at the cluster's settings too, where it comes by IAM. */
 const onMsk = (name: string): readonly Right[] =>
@@ -73,7 +136,7 @@ const nextSteps = ({ topics }: ClusterNeeds): readonly string[] => [
   "# Then, with the gate's settings; the audit topic's with those of whoever changes keys:",
   ...topics
     .filter(({ use }) => use === 'source' || use === 'audit')
-    .map(({ name }) => `#   sealgate position init ${name}`),
+    .map(({ name }) => `#   sealgate position init ${oneLine(name)}`),
   '#   sealgate doctor',
 ]
 
@@ -85,8 +148,8 @@ const topicCommands = ({ topics }: ClusterNeeds, { partitions }: SetupOptions): 
       .join(',')
     return [
       `# ${use}`,
-      `kafka-topics.sh $ADMIN --create --if-not-exists --topic ${name} --partitions ${partitions} --replication-factor ${REPLICAS} --config min.insync.replicas=${settings['min.insync.replicas'] ?? ''}`,
-      `kafka-configs.sh $ADMIN --alter --entity-type topics --entity-name ${name} --add-config ${config}`,
+      `kafka-topics.sh $ADMIN --create --if-not-exists --topic ${quoted(name)} --partitions ${partitions} --replication-factor ${REPLICAS} --config min.insync.replicas=${settings['min.insync.replicas'] ?? ''}`,
+      `kafka-configs.sh $ADMIN --alter --entity-type topics --entity-name ${quoted(name)} --add-config ${config}`,
     ]
   })
 

@@ -253,4 +253,32 @@ describe('setup print', () => {
     expect((await print('--msk-iam', 'shop')).status).toBe(2)
     expect((await print('--partitions', '0')).status).toBe(2)
   })
+
+  it('prints nothing by settings whose names are a shell’s, a flag’s or no topic’s, and says so of each', async () => {
+    const hostile = join(folder, 'hostile.yaml')
+    const text = readFileSync(settings, 'utf8')
+      .replace(/^auditTopic: .*$/m, 'auditTopic: "$(id)"')
+      .replace(/^quarantineTopic: .*$/m, 'quarantineTopic: --force')
+      .replace('orders.fulfilment: orders.fulfilment', 'orders.fulfilment: ".."')
+    await writeFile(hostile, text, { mode: 0o600 })
+    const { out, err, status } = await sealgate(['setup', 'print', '--settings', hostile])
+    expect([out, status]).toEqual(['', 2])
+    for (const name of ['"$(id)"', '"--force"', '".."'])
+      expect(err).toContain(`${name} is no name of a topic.`)
+  })
+
+  it('prints nothing where the groups of a consumer would be those of the gate’s positions', async () => {
+    const named = join(folder, 'named.yaml')
+    for (const [deployment, status] of [
+      ['analytics', 2],
+      ['analytics.eu', 2],
+      ['analytics-eu', undefined],
+    ] as const) {
+      const text = readFileSync(settings, 'utf8').replace(/^deployment: .*$/m, `deployment: ${deployment}`)
+      await writeFile(named, text, { mode: 0o600 })
+      const ran = await sealgate(['setup', 'print', '--settings', named])
+      expect([deployment, ran.status]).toEqual([deployment, status])
+      expect(ran.err.includes(`those of ${deployment}.shadow.`)).toBe(status === 2)
+    }
+  })
 })
