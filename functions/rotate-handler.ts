@@ -70,11 +70,13 @@ export function rotateHandler(
       await opened?.close()
     }
   }
-  return middy<unknown, RotationReport | undefined>().handler((event, context) =>
-    telemetry === undefined
-      ? rotate(event, context)
-      : telemetry.invocation(context, () => rotate(event, context)),
-  )
+  return middy<unknown, RotationReport | undefined>().handler((event, context) => {
+    const work = (): Promise<RotationReport | undefined> =>
+      rotate(event, context).catch((error: unknown) => {
+        throw ours(error)
+      })
+    return telemetry === undefined ? work() : telemetry.invocation(context, work)
+  })
 }
 
 /** What an invocation works with. */
@@ -86,9 +88,11 @@ interface Run {
   readonly deadline: number
 }
 
-/** Of our own errors what they say; of any other only its kind, since Lambda logs what an invocation fails with. */
-const wordsOf = (error: unknown): string =>
-  error instanceof ConfigError ? error.message : outageOf(error).message
+/** Our own errors as they are; of any other only its kind, since Lambda logs what an invocation fails with. */
+const ours = (error: unknown): ConfigError | Outage =>
+  error instanceof ConfigError ? error : outageOf(error)
+
+const wordsOf = (error: unknown): string => ours(error).message
 
 function notAudited(cause: unknown, work: PromiseSettledResult<unknown>): Outage {
   const failed = work.status === 'rejected' ? `${wordsOf(work.reason)}; and ` : ''
@@ -159,9 +163,13 @@ function secretStepOf(event: unknown): SecretStep | undefined {
   const { Step, SecretId: secret, ClientRequestToken: token } = event
   const step = STEPS.find((known) => known === Step)
   if (step === undefined || typeof secret !== 'string' || typeof token !== 'string' || !TOKEN.test(token))
-    throw new TypeError(
-      'no rotation event of Secrets Manager: it needs Step, SecretId and ClientRequestToken',
-    )
+    throw new ConfigError([
+      {
+        where: 'event',
+        what: 'It is no rotation event of Secrets Manager.',
+        fix: 'It needs Step, SecretId and ClientRequestToken.',
+      },
+    ])
   return { step, secret, token }
 }
 
@@ -175,10 +183,10 @@ async function takeStep(
   const policy = rotations.policies.find(
     ({ rotation }) => rotation.kind === 'signing-key' && rotation.secret === secret,
   )
-  if (policy?.rotation.kind !== 'signing-key')
-    throw new TypeError(
-      'the rotation policy has no signing key in this secret: add it, or take its rotation away',
-    )
+  if (policy?.rotation.kind !== 'signing-key') {
+    const fix = 'Add it, or take the rotation of the secret away.'
+    throw new ConfigError([{ where: 'rotation policy', what: 'It has no signing key in this secret.', fix }])
+  }
   const { rotation } = policy
   const onStep = (taken: RotationStep): void => account.add({ taken, rotation })
   const found = await readRotation(rotation, ports, deadline)

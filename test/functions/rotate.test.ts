@@ -236,14 +236,30 @@ describe('the function as Secrets Manager calls it', () => {
     expect(await kidAt('AWSCURRENT')).toBe(kid)
   })
 
+  it('fails in its own words alone, at every step and before', async () => {
+    const planted = () => Promise.reject(new SyntaxError('Unexpected token in planted-secret'))
+    const fail = async (name: string): Promise<void> => {
+      const failure: unknown = await step(name).catch((error: unknown) => error)
+      if (!(failure instanceof Outage)) throw new Error('no outage')
+      expect(failure.message).toMatch(/^an error that nobody expected \(SyntaxError\)/)
+    }
+    const broken: StagedSecrets = { ...secrets, find: planted }
+    rotations = { ...rotations, ports: () => Promise.resolve({ clock, directory, secrets: broken }) }
+    for (const name of ['createSecret', 'setSecret', 'testSecret', 'finishSecret']) await fail(name)
+    rotations = { ...rotations, ports: planted }
+    await fail('createSecret')
+  })
+
   it.each([
-    [{ Step: 'deleteSecret', SecretId: SECRET, ClientRequestToken: TOKEN }, 'no rotation event'],
-    [{ Step: 'createSecret', SecretId: SECRET, ClientRequestToken: '../x' }, 'no rotation event'],
-    [{ Step: 'createSecret', SecretId: SECRET }, 'no rotation event'],
-    [{ SecretId: SECRET }, 'no rotation event'],
+    [{ Step: 'deleteSecret', SecretId: SECRET, ClientRequestToken: TOKEN }, 'It is no rotation event'],
+    [{ Step: 'createSecret', SecretId: SECRET, ClientRequestToken: '../x' }, 'It is no rotation event'],
+    [{ Step: 'createSecret', SecretId: SECRET }, 'It is no rotation event'],
+    [{ SecretId: SECRET }, 'It is no rotation event'],
     [{ Step: 'createSecret', SecretId: 'other', ClientRequestToken: TOKEN }, 'no signing key in this secret'],
   ])('refuses %j', async (event, message) => {
-    await expect(invoke(event)).rejects.toThrow(message)
+    const refused = invoke(event)
+    await expect(refused).rejects.toThrow(message)
+    await expect(refused).rejects.toThrow(ConfigError)
     expect(await kidAt('AWSPENDING')).toBeUndefined()
   })
 })
