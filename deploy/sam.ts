@@ -13,6 +13,13 @@ import { attribute, type Value, type Values } from './template.ts'
 
 export const samFunctionId = (name: FunctionName): string => `${pascal(name)}Function`
 
+/** What every function runs on. */
+export const SAM_GLOBALS = {
+  Runtime: 'nodejs24.x',
+  Architectures: ['arm64'],
+  Handler: 'index.handler',
+} as const
+
 /** @param packages where the functions' zips are, seen from the template */
 export function samTemplate({ stage, functions, resources, outputs }: Deployment, packages: string): Values {
   const perFunction = functions.map((plan): [string, Value] => [
@@ -24,7 +31,7 @@ export function samTemplate({ stage, functions, resources, outputs }: Deployment
     AWSTemplateFormatVersion: '2010-09-09',
     Transform: 'AWS::Serverless-2016-10-31',
     Description: `sealgate ${stage.name}: failure mode ${failureMode(stage).environment['SEALGATE_FAILURE_MODE'] === 'partial' ? 'partial' : 'throw'}`,
-    Globals: { Function: { Runtime: 'nodejs24.x', Architectures: ['arm64'], Handler: 'index.handler' } },
+    Globals: { Function: SAM_GLOBALS },
     Resources: { ...Object.fromEntries(perFunction), ...Object.fromEntries(plain) },
     Outputs: {
       ...outputs,

@@ -2,7 +2,8 @@
  * A file of conformance vectors, read (test/vectors/README.md). It gives its whole world: gateway, directory, contracts
  * and a key service that is a table.
  */
-import { contractsFrom } from '../contract/bundle.ts'
+import { bundleFrom, loadBundle } from '../contract/bundle.ts'
+import type { Contracts } from '../contract/contract.ts'
 import { ConfigError, type Fault } from '../errors.ts'
 import { importPublicKey } from '../envelope/crypto.ts'
 import { suiteOf } from '../envelope/suite.ts'
@@ -37,7 +38,9 @@ export interface World {
   readonly sequence: boolean
   readonly channels: ReadonlyMap<string, { readonly name: string; readonly maxLifeSeconds: number }>
   readonly snapshot: ReturnType<typeof snapshotFrom>
-  readonly contracts: ReturnType<typeof contractsFrom>
+  readonly contracts: Contracts
+  /** The same as a bundle. */
+  readonly bundle: Uint8Array
   /** For `tableService` (conformance.ts). */
   readonly table: readonly Unwrap[]
 }
@@ -71,6 +74,7 @@ export function parseVectorFile(file: string, text: string): VectorGroup {
       },
     ]),
   )
+  const bundle = bundleFrom(reading.array(plain['contracts'], 'contracts'))
   const world: World = {
     audience: reading.text(gateway['audience'], 'gateway.audience'),
     maxValueBytes: reading.integer(gateway['maxValueBytes'], 'gateway.maxValueBytes'),
@@ -88,7 +92,8 @@ export function parseVectorFile(file: string, text: string): VectorGroup {
         .array(directory['keks'], 'directory.keks')
         .map((row, index) => kekOf(reading, row, `directory.keks[${index}]`)),
     }),
-    contracts: contractsFrom(reading.array(plain['contracts'], 'contracts')),
+    contracts: loadBundle(bundle),
+    bundle,
     table: reading
       .array(root['unwraps'], 'unwraps')
       .map((row, index) => unwrapOf(reading, row, `unwraps[${index}]`)),

@@ -81,6 +81,11 @@ function readBundle(bytes: Uint8Array): JsonValue {
  * @throws ConfigError with every fault
  */
 export function contractsFrom(objects: readonly unknown[]): Contracts {
+  return loadBundle(bundleFrom(objects))
+}
+
+/** The same as a bundle. */
+export function bundleFrom(objects: readonly unknown[]): Uint8Array {
   const faults: Fault[] = []
   const placed: { file: ContractFile; where: string }[] = []
   for (const [index, object] of objects.entries()) {
@@ -96,7 +101,7 @@ export function contractsFrom(objects: readonly unknown[]): Contracts {
     if (finding.warning !== true)
       faults.push({ where: where + pointerOf(finding.path), what: finding.what, fix: finding.fix })
   if (faults.length > 0) throw new ConfigError(faults)
-  return loadBundle(buildBundle(placed.map(({ file }) => file)))
+  return buildBundle(placed.map(({ file }) => file))
 }
 
 /** A vector's contract in a file's shape; anything else as it is. */

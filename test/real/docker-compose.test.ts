@@ -1,41 +1,51 @@
 /**
- * docker-compose.yml, as far as it goes without Docker: its certificate is made by its own command, and Kafka runs with its
- * own settings, turned into properties as Kafka's image does it (docker/README.md of apache/kafka).
+ * docker-compose.yml, as far as it goes without Docker (local-world.ts): its broker, and events/ decided in its world by the
+ * function as `sam local invoke` would run it, in AWS's own runtime client.
  */
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Kafka, logLevel } from 'kafkajs'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { Broker, classPathOf, freePorts, runTool } from './stack/broker.ts'
-
-interface Service {
-  readonly image: string
-  readonly command?: readonly string[]
-  readonly environment?: Readonly<Record<string, string>>
-  readonly ports?: readonly string[]
-  readonly volumes?: readonly string[]
-  readonly depends_on?: Readonly<Record<string, unknown>>
-}
+import { slicesOf } from '../../lib/adapters/msk-event.ts'
+import { readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
+import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
+import { parseVectorFile } from '../../lib/admission/vector-file.ts'
+import { parseEntry, recordKey } from '../../lib/audit/entry.ts'
+import {
+  bundleLocalWorld,
+  COMPOSE_PASSWORD,
+  type ComposeBroker,
+  composeServices,
+  type LocalWorld,
+  type Service,
+  samVariables,
+  startComposeBroker,
+  startLocalWorld,
+} from './local-world.ts'
+import { installRuntimeClient, type RunningFunction, RUNTIME_MS, startFunction } from './runtime-api.ts'
 
 const run = promisify(execFile)
-const PASSWORD = 'planted-password'
+const EVENTS = join(import.meta.dirname, '../../events')
 let folder: string
 let services: Readonly<Record<string, Service>>
-let broker: Broker | undefined
+let broker: ComposeBroker
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'sealgate-compose-'))
-  const text = await readFile(join(import.meta.dirname, '../../docker-compose.yml'), 'utf8')
-  // As Compose interpolates: $$ is a dollar.
-  const filled = text.replace(/\$\{SEALGATE_KAFKA_PASSWORD(:\?[^}]*)?\}/g, PASSWORD).replaceAll('$$', '$')
-  services = parse(filled).services
-})
+  services = await composeServices()
+  broker = await startComposeBroker(folder)
+}, 90_000)
 afterAll(async () => {
-  await broker?.stop()
+  await broker.end()
   await rm(folder, { recursive: true })
+})
+
+const connection = (password: string) => ({
+  brokers: [broker.address],
+  sasl: { mechanism: 'plain' as const, username: 'gate', password },
 })
 
 it('names images by version, opens ports to this machine alone, and asks for nothing that is not in it', () => {
@@ -44,6 +54,7 @@ it('names images by version, opens ports to this machine alone, and asks for not
     for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:\d+$/)
     for (const name of Object.keys(needed)) expect(Object.keys(services)).toContain(name)
   }
+  expect(services['world']?.ports).toBeUndefined()
   const { KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: map, KAFKA_LISTENERS: listeners } =
     services['kafka']?.environment ?? {}
   expect(map?.split(',').filter((one) => !one.endsWith(':SASL_SSL'))).toEqual(['CONTROLLER:PLAINTEXT'])
@@ -51,41 +62,11 @@ it('names images by version, opens ports to this machine alone, and asks for not
 })
 
 it('has a broker that starts, proves itself by that certificate, and wants a password', async () => {
-  const here = (text: string): string => text.replaceAll('/certificates', folder)
-  const [script = ''] = services['certificate']?.command ?? []
-  await run('sh', ['-ec', here(script)], {
-    env: { PATH: process.env['PATH'] ?? '', PASSWORD },
-    timeout: 30_000,
-  })
-  const ports = await freePorts(3)
-  const placed = (text: string): string =>
-    ['9091', '9093', '9094']
-      .reduce((all, port, index) => all.replaceAll(`:${port}`, `:${ports[index] ?? 0}`), here(text))
-      .replaceAll('://:', '://127.0.0.1:')
-      .replaceAll('://kafka:', '://localhost:')
-  const properties = Object.entries(services['kafka']?.environment ?? {}).map(
-    ([name, value]) =>
-      `${name
-        .replace(/^KAFKA_/, '')
-        .toLowerCase()
-        .replaceAll('_', '.')}=${placed(value)}`,
-  )
-  const home = join(folder, 'home')
-  await mkdir(home)
-  const file = join(home, 'server.properties')
-  await writeFile(file, [...properties, `log.dirs=${join(home, 'data')}`, ''].join('\n'), { mode: 0o600 })
-  const classPath = await classPathOf('4.3.1', () => undefined)
-  await runTool(home, classPath, 'kafka.tools.StorageTool', [
-    ...['format', '--cluster-id=4L6g3nShT-eMCtK--X86sw', '--config', file],
-  ])
-  broker = new Broker({ folder: home, classPath, properties: file, heap: '256m', java: [] })
-  await broker.start()
-  const ca = await readFile(join(folder, 'ca.pem'), 'utf8')
+  const ca = await readFile(broker.ca, 'utf8')
   const topicsAs = async (password: string): Promise<string[]> => {
     const admin = new Kafka({
-      brokers: [`127.0.0.1:${ports[2] ?? 0}`],
+      ...connection(password),
       ssl: { ca },
-      sasl: { mechanism: 'plain', username: 'gate', password },
       logLevel: logLevel.NOTHING,
       retry: { retries: 12, initialRetryTime: 300, maxRetryTime: 2000 },
     }).admin()
@@ -97,6 +78,127 @@ it('has a broker that starts, proves itself by that certificate, and wants a pas
       await admin.disconnect()
     }
   }
-  expect(await topicsAs(PASSWORD)).toContain('orders')
+  expect(await topicsAs(COMPOSE_PASSWORD)).toContain('orders')
   await expect(topicsAs('another')).rejects.toThrow(/[Aa]uthentication/)
-}, 90_000)
+  expect(await isHealthy('kafka')).toBe(true)
+})
+
+/** By the service's own health check, run here. */
+async function isHealthy(name: string): Promise<boolean> {
+  const [, program = '', ...args] = services[name]?.healthcheck?.test ?? []
+  return run(program, args.map(broker.here)).then(
+    () => true,
+    () => false,
+  )
+}
+
+describe('the world of events/', () => {
+  let place: string
+  let world: LocalWorld
+  let ingest: RunningFunction
+  beforeAll(async () => {
+    await installRuntimeClient()
+    place = join(folder, 'local')
+    await bundleLocalWorld(place)
+    expect(await isHealthy('world')).toBe(false)
+    world = await startLocalWorld(broker, place)
+    ingest = await startFunction({ folder: join(place, 'function'), environment: await environment() })
+  }, RUNTIME_MS)
+  afterAll(async () => {
+    await ingest.end()
+    expect(await world.end()).toBe(0)
+  })
+
+  /** With credentials as SAM makes them up where there are none. */
+  const environment = async (): Promise<Record<string, string>> => ({
+    ...(await samVariables(place)),
+    AWS_REGION: 'us-east-1',
+    AWS_ACCESS_KEY_ID: 'defaultkey',
+    AWS_SECRET_ACCESS_KEY: 'defaultsecret',
+  })
+  const event = (name: string): Promise<string> => readFile(join(EVENTS, name), 'utf8')
+  const placesIn = async (name: string): Promise<string[]> =>
+    slicesOf(JSON.parse(await event(name))).flatMap(({ records }) =>
+      records.map(({ topic, partition, offset }) => recordKey(topic, partition, offset)),
+    )
+  const expected = async (): Promise<Map<string, string>> => {
+    const { vectors } = parseVectorFile('world.json', await event('world.json'))
+    return new Map(
+      vectors.map(({ record, expect: verdict }) => [
+        recordKey(record.topic, record.partition, record.offset),
+        verdict,
+      ]),
+    )
+  }
+  const read = async (topic: string) => {
+    const raw = { ...connection(COMPOSE_PASSWORD), ssl: { ca: broker.ca } }
+    const source = createKafkaSource(readKafkaSettings({ ...raw, deployment: 'reader' }))
+    try {
+      const limits = { maxBytes: 10_000_000, maxRecords: 10_000 }
+      return (await source.fetch({ topic, partition: 0 }, 0n, limits)).records
+    } finally {
+      await source.close()
+    }
+  }
+  /** What Kafka's audit topic says of each record. */
+  const audited = async (): Promise<Map<string, string>> =>
+    new Map(
+      (await read('local.audit')).flatMap(({ value }) => {
+        const entry = parseEntry(value ?? Buffer.alloc(0))
+        if (entry?.kind !== 'event.admitted' && entry?.kind !== 'event.rejected') return []
+        const verdict = entry.kind === 'event.rejected' ? entry.code : 'admitted'
+        return [[recordKey(entry.topic, entry.partition, entry.offset), verdict] as const]
+      }),
+    )
+
+  it('is given to SAM as the deployed function is, and answers to the health check', async () => {
+    expect(await isHealthy('world')).toBe(true)
+    const { Resources: made } = parse(await readFile(join(place, 'template.yaml'), 'utf8'))
+    const deployed = parse(await readFile(join(import.meta.dirname, '../../template.yaml'), 'utf8'))
+    const { Timeout, MemorySize } = deployed.Resources.IngestFunction.Properties
+    const { Runtime, Handler } = deployed.Globals.Function
+    expect(Object.keys(made)).toEqual(['IngestFunction'])
+    expect(made.IngestFunction.Properties).toMatchObject({ Timeout, MemorySize, Runtime, Handler })
+    const given = await readFile(join(place, 'env.json'), 'utf8')
+    expect(Object.keys(JSON.parse(given).IngestFunction)).toEqual(Object.keys(await samVariables(place)))
+    for (const text of [given, world.output()]) expect(text).not.toContain(COMPOSE_PASSWORD)
+  })
+
+  it('decides every event in Kafka as world.json says, and leaves an outage undecided', async () => {
+    const single = await placesIn('msk-single.json')
+    expect(await ingest.invoke(await event('msk-single.json'))).toMatchObject({ answer: null })
+    expect([...(await audited()).keys()]).toEqual(single)
+
+    expect(await ingest.invoke(await event('msk-outage.json'))).toMatchObject({
+      error: { errorMessage: expect.stringContaining('key-service-unavailable') },
+    })
+    expect([...(await audited()).keys()]).toEqual(single)
+
+    for (const name of ['self-managed.json', 'msk-mixed.json']) {
+      expect(await ingest.invoke(await event(name))).toMatchObject({ answer: null })
+      const { size } = await audited()
+      expect(size).toBe(new Set([...single, ...(await placesIn(name))]).size)
+    }
+    const wanted = new Map([...(await expected())].filter(([, verdict]) => verdict !== 'outage'))
+    expect(wanted.size).toBe((await placesIn('msk-mixed.json')).length)
+    expect(await audited()).toEqual(wanted)
+    await expect.poll(() => world.verdicts(), { timeout: 10_000 }).toEqual(wanted)
+
+    const admitted = [...wanted].filter(([, verdict]) => verdict === 'admitted').length
+    const outputs = [...(await read('warehouse.orders')), ...(await read('warehouse.refunds'))]
+    expect(outputs).toHaveLength(admitted)
+    expect(await read('local.quarantine')).toHaveLength(wanted.size - admitted)
+  })
+
+  it('starts again on the same Kafka, where what is decided stays so', async () => {
+    const again = await startLocalWorld(broker, place).catch((error: unknown) => String(error))
+    expect(again).toContain('EADDRINUSE')
+    expect(await world.end()).toBe(0)
+    await ingest.end()
+    world = await startLocalWorld(broker, place)
+    ingest = await startFunction({ folder: join(place, 'function'), environment: await environment() })
+    const before = await audited()
+    expect(await ingest.invoke(await event('msk-mixed.json'))).toMatchObject({ answer: null })
+    expect(await audited()).toEqual(before)
+  })
+})
