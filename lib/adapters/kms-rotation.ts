@@ -3,6 +3,7 @@ import type { KMSClient } from '@aws-sdk/client-kms'
 import { Outage } from '../errors.ts'
 import type { KeyMaterial } from '../keys/rotation-state.ts'
 import type { Clock } from '../ports.ts'
+import { clientsByRegion } from './aws-clients.ts'
 import { signalUntil } from './aws-signal.ts'
 import { kmsOutage } from './kms.ts'
 
@@ -21,14 +22,7 @@ const sdk = () => import('@aws-sdk/client-kms')
 
 /** Every rejection is an `Outage`. */
 export function kmsKeyMaterial(clock: Clock): KeyMaterial {
-  const clients = new Map<string | undefined, KMSClient>()
-  const clientOf = async (arn: string): Promise<KMSClient> => {
-    const { KMSClient: Client } = await sdk()
-    const region = arn.split(':', 4)[3]
-    const client = clients.get(region) ?? new Client({ maxAttempts: 1, ...(region && { region }) })
-    clients.set(region, client)
-    return client
-  }
+  const clientOf = clientsByRegion(async (settings) => new (await sdk()).KMSClient(settings))
   const until = (deadline: number) => ({ abortSignal: signalUntil(deadline, clock) })
   const tried = async <T>(key: string, ask: (client: KMSClient) => Promise<T>): Promise<T> => {
     try {

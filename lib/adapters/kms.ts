@@ -7,6 +7,7 @@ import { UNDECRYPTABLE } from '../envelope/seal.ts'
 import { A256GCM, ED25519, ESP256, suiteOf } from '../envelope/suite.ts'
 import { Outage, type OutageCode, Rejection } from '../errors.ts'
 import type { Clock, Kek, KeyService, Signer } from '../ports.ts'
+import { clientsByRegion } from './aws-clients.ts'
 import { signalUntil } from './aws-signal.ts'
 
 export interface KmsOptions {
@@ -217,37 +218,23 @@ function isNamed(answered: string | undefined, asked: string): boolean {
 /** Loaded at the first call: who seals with another key service need not wait for the SDK. */
 const sdk = () => import('@aws-sdk/client-kms')
 
-/** One client a region. */
 class Clients {
-  readonly #options: KmsOptions
-  readonly #byRegion = new Map<string | undefined, Promise<KMSClient>>()
+  readonly #clock: Clock
+  readonly of: (key: string) => Promise<KMSClient>
 
-  constructor(options: KmsOptions) {
-    this.#options = options
-  }
-
-  of(key: string): Promise<KMSClient> {
-    const [arn, , service, named] = key.split(':', 4)
-    const region = arn === 'arn' && service === 'kms' ? named : this.#options.region
-    const known = this.#byRegion.get(region)
-    if (known !== undefined) return known
-    const client = this.#connect(region)
-    this.#byRegion.set(region, client)
-    return client
+  constructor({ clock, region, endpoint, credentials }: KmsOptions) {
+    this.#clock = clock
+    this.of = clientsByRegion(async (settings) => {
+      const { KMSClient } = await sdk()
+      return new KMSClient({
+        ...settings,
+        ...(endpoint !== undefined && { endpoint }),
+        ...(credentials !== undefined && { credentials }),
+      })
+    }, region)
   }
 
   until(deadline: number): AbortSignal {
-    return signalUntil(deadline, this.#options.clock)
-  }
-
-  async #connect(region: string | undefined): Promise<KMSClient> {
-    const { KMSClient } = await sdk()
-    const { endpoint, credentials } = this.#options
-    return new KMSClient({
-      maxAttempts: 1,
-      ...(region === undefined ? {} : { region }),
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(credentials === undefined ? {} : { credentials }),
-    })
+    return signalUntil(deadline, this.#clock)
   }
 }

@@ -3,6 +3,7 @@ import type { KafkaClient } from '@aws-sdk/client-kafka'
 import { Outage } from '../errors.ts'
 import type { ScramUsers } from '../keys/rotation-steps.ts'
 import type { Clock } from '../ports.ts'
+import { clientsByRegion } from './aws-clients.ts'
 import { signalUntil } from './aws-signal.ts'
 import { oneLine } from './kafka-outage.ts'
 
@@ -22,14 +23,7 @@ const sdk = () => import('@aws-sdk/client-kafka')
 
 /** One that is associated already is left alone: to be told again is an error to MSK. Every rejection is an `Outage`. */
 export function mskUsers(clock: Clock): Pick<ScramUsers, 'associate'> {
-  const clients = new Map<string | undefined, KafkaClient>()
-  const clientOf = async (arn: string): Promise<KafkaClient> => {
-    const { KafkaClient: Client } = await sdk()
-    const region = arn.split(':', 4)[3]
-    const client = clients.get(region) ?? new Client({ maxAttempts: 1, ...(region && { region }) })
-    clients.set(region, client)
-    return client
-  }
+  const clientOf = clientsByRegion(async (settings) => new (await sdk()).KafkaClient(settings))
   const until = (deadline: number) => ({ abortSignal: signalUntil(deadline, clock) })
   const tried = async <T>(cluster: string, right: string, ask: (client: KafkaClient) => Promise<T>) => {
     try {

@@ -2,6 +2,7 @@
 import type { SecretsManagerClient } from '@aws-sdk/client-secrets-manager'
 import { Outage } from '../errors.ts'
 import type { Clock, SecretStage, SecretStore, StagedSecrets } from '../ports.ts'
+import { clientsByRegion } from './aws-clients.ts'
 import { signalUntil } from './aws-signal.ts'
 
 /** A secret's whole ARN: a name alone would be looked for in whatever account and region we run in. */
@@ -28,9 +29,9 @@ export function secretsManager(clock: Clock): SecretStore {
 
 /** The same with all stages. A version whose stages somebody took away gets `AWSPENDING` again when it is staged anew. */
 export function stagedSecretsManager(clock: Clock): StagedSecrets {
-  const clients = new Clients(clock)
+  const [clients, current] = [new Clients(clock), secretsManager(clock)]
   return {
-    read: (arn, deadline) => secretsManager(clock).read(arn, deadline),
+    read: (arn, deadline) => current.read(arn, deadline),
     async find(arn, stage, deadline) {
       try {
         const { createdAt, ...found } = await clients.value(arn, stage, deadline)
@@ -100,21 +101,14 @@ async function restage(clients: Clients, arn: string, version: string, deadline:
   }
 }
 
-/** One client a region. */
 class Clients {
   readonly #clock: Clock
-  readonly #byRegion = new Map<string | undefined, SecretsManagerClient>()
+  readonly of: (arn: string) => Promise<SecretsManagerClient> = clientsByRegion(
+    async (settings) => new (await sdk()).SecretsManagerClient(settings),
+  )
 
   constructor(clock: Clock) {
     this.#clock = clock
-  }
-
-  async of(arn: string): Promise<SecretsManagerClient> {
-    const { SecretsManagerClient: Client } = await sdk()
-    const region = arn.split(':', 4)[3]
-    const client = this.#byRegion.get(region) ?? new Client({ maxAttempts: 1, ...(region && { region }) })
-    this.#byRegion.set(region, client)
-    return client
   }
 
   until(deadline: number): { readonly abortSignal: AbortSignal } {
