@@ -1,11 +1,12 @@
 /** Keys under which events lie, and who may do what with them: by the encryption context, in the keys' own policies. */
 import type { Contracts } from '../lib/contract/contract.ts'
-import type { Fault } from '../lib/errors.ts'
+import { ConfigError, type Fault } from '../lib/errors.ts'
 import { arnOf, IDS, roleId } from './functions.ts'
 import { CREATE, type Given, type Stage } from './stage.ts'
 import {
   allow,
   attribute,
+  charactersOf,
   idPart,
   policyDocument,
   RETAINED,
@@ -100,25 +101,41 @@ function keksOf(stage: Stage): readonly Kek[] {
   ]
 }
 
-/** The KEKs that the stack makes. */
-export const createdKeks = (stage: Stage): Resources =>
-  Object.fromEntries(
-    keksOf(stage)
-      .filter(({ given }) => given === CREATE)
-      .map(({ id, description, statements }) => [
-        id,
-        {
-          Type: 'AWS::KMS::Key',
-          ...RETAINED,
-          Properties: {
-            Description: description,
-            EnableKeyRotation: true,
-            PendingWindowInDays: 30,
-            KeyPolicy: policyDocument([administration(stage), ...statements]),
-          },
+/** Of a key's policy, by KMS. */
+const MAX_CHARACTERS = 32_768
+
+/** The KEKs that the stack makes, or `ConfigError` where KMS would not take the policy of one. */
+export function createdKeks(stage: Stage): Resources {
+  const created = keksOf(stage)
+    .filter(({ given }) => given === CREATE)
+    .map(({ statements, ...kek }) => ({
+      ...kek,
+      policy: policyDocument([administration(stage), ...statements]),
+    }))
+  const faults = created
+    .filter(({ policy }) => charactersOf(policy) > MAX_CHARACTERS)
+    .map(({ id }) => ({
+      where: `${stage.name}: ${id}`,
+      what: `Its policy is more than the ${MAX_CHARACTERS} characters that KMS takes.`,
+      fix: 'Divide the consumers among several deployments.',
+    }))
+  if (faults.length > 0) throw new ConfigError(faults)
+  return Object.fromEntries(
+    created.map(({ id, description, policy }) => [
+      id,
+      {
+        Type: 'AWS::KMS::Key',
+        ...RETAINED,
+        Properties: {
+          Description: description,
+          EnableKeyRotation: true,
+          PendingWindowInDays: 30,
+          KeyPolicy: policy,
         },
-      ]),
+      },
+    ]),
   )
+}
 
 /** What belongs into the policies of keys that are there already, by their ARNs: to be put there by hand. */
 export const givenKeks = (stage: Stage): Values =>

@@ -16,6 +16,7 @@ import {
 
 /** What a function and, on demand, a poller asks; MSK's own API where users of MSK are rotated. */
 const SERVICES = ['kms', 'lambda', 'secretsmanager', 'sts'] as const
+type InterfaceService = (typeof SERVICES)[number] | 'kafka'
 
 export function networkOf(stage: Stage): Resources {
   const { network } = stage
@@ -80,9 +81,6 @@ function pollerRules(stage: Stage, port: number): Resources {
   }
 }
 
-/** Services that take data, and would take it for anybody: credentials of another account need no right of ours. */
-const STORES = ['kms', 'secretsmanager'] as const
-
 /** Only what is the account's, or of an account whose keys and secrets the stage names; functions need nothing of AWS's own. */
 function ownAlone(stage: Stage, ...more: readonly Statement[]): Values {
   const arns = givenArns(stage).map(([, arn]) => arn.split(':'))
@@ -91,6 +89,28 @@ function ownAlone(stage: Stage, ...more: readonly Statement[]): Values {
   const own = allow(['*'], '*', { StringEquals: { 'aws:ResourceAccount': accounts } })
   return policyDocument([own, ...more].map((statement) => ({ ...statement, Principal: '*' })))
 }
+
+/**
+ * What is asked by the other endpoints, of this account: anything else is somebody's who has taken a function over, with
+ * credentials of his own. Not of this deployment alone, since another in the VPC may share its endpoints. For pollers AWS
+ * documents just these two actions. No principal stands there: they come as a service, or as the function's role.
+ */
+const ASKED: Readonly<Record<'kafka' | 'lambda' | 'sts', (stage: Stage) => Statement>> = {
+  kafka: ({ region, account }) =>
+    allow(
+      ['kafka:BatchAssociateScramSecret', 'kafka:ListScramSecrets'],
+      `arn:aws:kafka:${region}:${account}:cluster/*`,
+    ),
+  lambda: ({ region, account }) =>
+    allow(['lambda:InvokeFunction'], `arn:aws:lambda:${region}:${account}:function:*`),
+  sts: ({ account }) => allow(['sts:AssumeRole'], `arn:aws:iam::${account}:role/*`),
+}
+
+/** By whichever service it is. */
+const wayPolicy = (stage: Stage, service: InterfaceService): Values =>
+  service === 'kms' || service === 'secretsmanager'
+    ? ownAlone(stage)
+    : policyDocument([{ ...ASKED[service](stage), Principal: '*' }])
 
 /** A bucket's name does not tell whose it is. */
 function directoryRight({ directory }: Stage): readonly Statement[] {
@@ -108,7 +128,7 @@ function directoryRight({ directory }: Stage): readonly Statement[] {
 function endpoints(stage: Stage, functions: Value): Resources {
   const { network, region } = stage
   const hasMskUsers = stage.rotations.some(({ rotation }) => rotation.kind === 'scram' && rotation.msk)
-  const services = [...SERVICES, ...(hasMskUsers ? ['kafka'] : [])]
+  const services: readonly InterfaceService[] = [...SERVICES, ...(hasMskUsers ? (['kafka'] as const) : [])]
   return {
     [IDS.endpointGroup]: {
       Type: 'AWS::EC2::SecurityGroup',
@@ -131,7 +151,7 @@ function endpoints(stage: Stage, functions: Value): Resources {
             SubnetIds: network.subnets,
             SecurityGroupIds: [attribute(IDS.endpointGroup, 'GroupId')],
             PrivateDnsEnabled: true,
-            ...(STORES.some((store) => store === service) && { PolicyDocument: ownAlone(stage) }),
+            PolicyDocument: wayPolicy(stage, service),
           },
         },
       ]),

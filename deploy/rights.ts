@@ -20,6 +20,7 @@ import { decryptRight, generateRight, producerKekId } from './keks.ts'
 import type { Stage } from './stage.ts'
 import {
   allow,
+  charactersOf,
   policyDocument,
   ref,
   type Resource,
@@ -29,26 +30,25 @@ import {
 } from './template.ts'
 import { deadLetterArn } from './watch.ts'
 
-/** For network interfaces AWS documents no narrower resource; the function's own code is denied them again, below. */
-export const NETWORK_ACTIONS = [
+const INTERFACE_ACTIONS = [
   'ec2:AssignPrivateIpAddresses',
   'ec2:CreateNetworkInterface',
   'ec2:DeleteNetworkInterface',
   'ec2:DescribeNetworkInterfaces',
-  'ec2:DescribeSecurityGroups',
   'ec2:DescribeSubnets',
-  'ec2:DescribeVpcs',
   'ec2:UnassignPrivateIpAddresses',
 ] as const
+/**
+ * What Lambda does as a function's role for its network interfaces, and for those of its pollers. Their subnets are the
+ * cluster's, and listing takes no name at all; the function's own code is denied them again, below.
+ */
+export const NETWORK_ACTIONS: Readonly<Record<'ingest' | 'rotate', readonly string[]>> = {
+  ingest: [...INTERFACE_ACTIONS, 'ec2:DescribeSecurityGroups', 'ec2:DescribeVpcs'],
+  rotate: INTERFACE_ACTIONS,
+}
 
 /** Of all policies in a role together, spaces aside. */
 const MAX_CHARACTERS = 10_240
-
-/** What is known only when it is deployed is as long as the longest ARN of a key there is. */
-const charactersOf = (statements: readonly Statement[]): number =>
-  JSON.stringify(policyDocument(statements))
-    .replaceAll(/\{"(Fn::GetAtt|Ref)":[^}]*\}/g, `"${'x'.repeat(100)}"`)
-    .replaceAll(/\s/g, '').length
 
 /** Roles and their policies, or `ConfigError` where IAM would not take them. Policies stand apart, since keys name the roles and policies name the keys. */
 export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
@@ -58,7 +58,7 @@ export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
     keys: directoryRights(stage, 'read'),
   }
   const faults = FUNCTIONS.filter(
-    (name) => charactersOf([...logging(stage, name), ...statements[name]]) > MAX_CHARACTERS,
+    (name) => charactersOf(policyDocument([...logging(stage, name), ...statements[name]])) > MAX_CHARACTERS,
   ).map((name) => ({
     where: `${stage.name}: ${name}`,
     what: `Its rights are more than the ${MAX_CHARACTERS} characters that IAM takes of a role.`,
@@ -116,14 +116,15 @@ function logging(stage: Stage, name: FunctionName): readonly Statement[] {
 }
 
 /** Lambda itself and its pollers need these of the role; code that was taken over must not have them. */
-function inVpc(stage: Stage, name: FunctionName): readonly Statement[] {
+function inVpc(stage: Stage, name: 'ingest' | 'rotate'): readonly Statement[] {
+  const actions = NETWORK_ACTIONS[name]
   const denied: Statement = {
     Effect: 'Deny',
-    Action: NETWORK_ACTIONS,
+    Action: actions,
     Resource: '*',
     Condition: { ArnEquals: { 'lambda:SourceFunctionArn': functionArn(stage, name) } },
   }
-  return [allow(NETWORK_ACTIONS, '*'), denied]
+  return [allow(actions, '*'), denied]
 }
 
 /** What the event source mapping does as the function's role. */
@@ -258,7 +259,8 @@ function rotating(stage: Stage): readonly Statement[] {
 function mskUserRights(stage: Stage, clusters: readonly string[]): readonly Statement[] {
   return [
     allow(['kafka:BatchAssociateScramSecret', 'kafka:ListScramSecrets'], clusters),
-    // MSK reads the secret by a grant on its key that whoever associates it makes.
+    // MSK reads the secret by a grant on its key that whoever associates it makes; it looks at the key as him first.
+    allow(['kms:DescribeKey'], arnOf(stage.secretsKey, IDS.secretsKey)),
     allow(['kms:CreateGrant'], arnOf(stage.secretsKey, IDS.secretsKey), {
       Bool: { 'kms:GrantIsForAWSResource': 'true' },
     }),

@@ -25,8 +25,10 @@ export function storesOf(stage: Stage): Resources {
     ...(authentication === 'scram' && secret === CREATE
       ? {
           [IDS.kafkaSecret]: kafkaSecret(stage),
+          // Without it the secret, which stays, would log in nowhere.
           KafkaUser: {
             Type: 'AWS::MSK::BatchScramSecret',
+            ...RETAINED,
             Properties: { ClusterArn: arn, SecretArnList: [ref(IDS.kafkaSecret)] },
           },
         }
@@ -65,6 +67,7 @@ function bucket(stage: Stage): Resources {
     },
     DirectoryBucketPolicy: {
       Type: 'AWS::S3::BucketPolicy',
+      ...RETAINED,
       Properties: { Bucket: ref(IDS.bucket), PolicyDocument: policyDocument([insecure]) },
     },
   }

@@ -8,7 +8,7 @@ export interface Resource {
   readonly Type: string
   readonly Properties: Values
   readonly DependsOn?: readonly string[]
-  readonly DeletionPolicy?: 'Retain'
+  readonly DeletionPolicy?: 'RetainExceptOnCreate'
   readonly UpdateReplacePolicy?: 'Retain'
 }
 
@@ -26,8 +26,11 @@ export interface Statement {
 export const ref = (id: string): Values => ({ Ref: id })
 export const attribute = (id: string, name: string): Values => ({ 'Fn::GetAtt': [id, name] })
 
-/** For what holds the only copy of something: it outlives the stack. */
-export const RETAINED = { DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' } as const
+/**
+ * For what holds the only copy of something: it outlives the stack. But not the deployment that made it and failed: names of
+ * buckets and secrets would be taken when it is tried again.
+ */
+export const RETAINED = { DeletionPolicy: 'RetainExceptOnCreate', UpdateReplacePolicy: 'Retain' } as const
 
 export const allow = (Action: readonly string[], Resource: Value, Condition?: Values): Statement => ({
   Effect: 'Allow',
@@ -47,3 +50,9 @@ export const idPart = (name: string): string =>
     .split(/[^A-Za-z0-9]+/)
     .map((word) => word.slice(0, 1).toUpperCase() + word.slice(1))
     .join('')
+
+/** How long a text made of it is, spaces aside. What is known only when it is deployed counts as the longest ARN of a key there is. */
+export const charactersOf = (value: Value): number =>
+  JSON.stringify(value)
+    .replaceAll(/\{"(Fn::GetAtt|Ref)":[^}]*\}/g, `"${'x'.repeat(100)}"`)
+    .replaceAll(/\s/g, '').length

@@ -63,6 +63,17 @@ describe('npm run package', () => {
     const template: unknown = JSON.parse(readFileSync(file, 'utf8'))
     expect(templateFaults(template, file)).toEqual([])
     expect(ofType(template, 'AWS::Lambda::EventSourceMapping')).toHaveLength(2)
+    // Since October 2025 a public function URL takes both, and the second only by the URL.
+    const anybody = ofType(template, 'AWS::Lambda::Permission')
+      .filter(({ properties }) => properties['Principal'] === '*')
+      .map(({ properties: { Action, FunctionUrlAuthType, InvokedViaFunctionUrl } }) => [
+        Action,
+        FunctionUrlAuthType ?? InvokedViaFunctionUrl,
+      ])
+    expect(anybody).toEqual([
+      ['lambda:InvokeFunctionUrl', 'NONE'],
+      ['lambda:InvokeFunction', true],
+    ])
     // All roles are ours: osls's own would have rights of every function.
     expect(ofType(template, 'AWS::IAM::Role').map(({ id }) => id)).toEqual([
       'IngestRole',

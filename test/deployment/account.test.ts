@@ -1,0 +1,107 @@
+/** What a real account would refuse, or do badly, and no linter of templates sees. */
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { createdKeks } from '../../deploy/keks.ts'
+import { readParts, samText, STAGES } from '../../deploy/package.ts'
+import { needsOf } from '../../deploy/rights.ts'
+import type { Stage } from '../../deploy/stage.ts'
+import { listOf, nodeOf, ofType, parseTemplate } from './compiled.ts'
+import { identityOf, mayByIdentity } from './policy.ts'
+
+let stage: Stage
+let contracts: Uint8Array
+beforeAll(async () => {
+  ;({ stage, contracts } = await readParts(join(STAGES, 'example.yml')))
+})
+const templateOf = (one: Stage): unknown => parseTemplate(samText(one, needsOf(one, contracts), ''))
+
+const secret = 'arn:aws:secretsmanager:eu-west-1:123456789012:secret:'
+const withMskUsers = (): Stage => ({
+  ...stage,
+  rotations: [
+    {
+      since: undefined,
+      file: undefined,
+      period: undefined,
+      rotation: {
+        kind: 'scram',
+        name: 'gate',
+        period: 1,
+        pointer: `${secret}gate-Ab12Cd`,
+        users: [`${secret}AmazonMSK_a-Ab12Cd`, `${secret}AmazonMSK_b-Ab12Cd`],
+        msk: stage.cluster.arn,
+      },
+    },
+  ],
+})
+
+describe('a stack', () => {
+  it('whose first deployment failed leaves nothing whose name the second needs', () => {
+    const resources = Object.entries(nodeOf(nodeOf(templateOf(stage))['Resources']))
+    const policies = resources.map(([id, one]) => [id, nodeOf(one)['DeletionPolicy']] as const)
+    const kept = policies.filter(([, policy]) => policy !== undefined)
+    expect(new Set(kept.map(([, policy]) => policy))).toEqual(new Set(['RetainExceptOnCreate']))
+  })
+
+  it('leaves, with what stays, what guards it and what logs in by it', () => {
+    const resources = nodeOf(nodeOf(templateOf(stage))['Resources'])
+    for (const id of ['DirectoryBucketPolicy', 'KafkaUser'])
+      expect([id, nodeOf(resources[id])['DeletionPolicy']]).toEqual([id, 'RetainExceptOnCreate'])
+  })
+
+  it('is not made where KMS would not take the policy of a key', () => {
+    const of = (count: number): Stage => {
+      const names = Array.from({ length: count }, (_, index) => [
+        `reader${index}`,
+        { role: `arn:aws:iam::123456789012:role/reader${index}` },
+      ])
+      return { ...stage, consumers: Object.fromEntries(names) }
+    }
+    expect(Object.keys(createdKeks(of(20)))).toHaveLength(4)
+    expect(() => createdKeks(of(200))).toThrow(/example: GatewayKek: .*32768 characters/)
+  })
+})
+
+describe('a role', () => {
+  it('that is no poller’s does not look at the VPC', () => {
+    const policies = ofType(templateOf(stage), 'AWS::IAM::Policy')
+    const may = (role: string, action: string): boolean =>
+      mayByIdentity(
+        { principal: role, action, resource: 'arn:aws:ec2:any', context: {} },
+        identityOf(role, policies),
+      )
+    for (const action of ['ec2:DescribeVpcs', 'ec2:DescribeSecurityGroups'])
+      expect([may('IngestRole', action), may('RotateRole', action)]).toEqual([true, false])
+    expect(may('RotateRole', 'ec2:CreateNetworkInterface')).toBe(true)
+  })
+
+  it('that makes users of MSK may what MSK asks of it there', () => {
+    const identity = identityOf('RotateRole', ofType(templateOf(withMskUsers()), 'AWS::IAM::Policy'))
+    const may = (action: string, resource: string, context: Record<string, string[]> = {}): boolean =>
+      mayByIdentity({ principal: 'RotateRole', action, resource, context }, identity)
+    expect(may('kafka:BatchAssociateScramSecret', stage.cluster.arn)).toBe(true)
+    expect(may('kms:DescribeKey', 'SecretsKey.Arn')).toBe(true)
+    expect(may('kms:CreateGrant', 'SecretsKey.Arn', { 'kms:GrantIsForAWSResource': ['true'] })).toBe(true)
+    expect(may('kms:CreateGrant', 'SecretsKey.Arn')).toBe(false)
+    expect(may('secretsmanager:GetSecretValue', `${secret}AmazonMSK_a-Ab12Cd`)).toBe(true)
+  })
+})
+
+describe('an interface endpoint', () => {
+  const statementsOf = (service: string): readonly unknown[] =>
+    ofType(templateOf(withMskUsers()), 'AWS::EC2::VPCEndpoint')
+      .filter(({ properties }) => String(properties['ServiceName']).endsWith(`.${service}`))
+      .flatMap(({ properties }) => listOf(nodeOf(properties['PolicyDocument'])['Statement']))
+
+  it.each([
+    ['sts', ['sts:AssumeRole'], 'arn:aws:iam::123456789012:role/*'],
+    ['lambda', ['lambda:InvokeFunction'], 'arn:aws:lambda:eu-west-1:123456789012:function:*'],
+    [
+      'kafka',
+      ['kafka:BatchAssociateScramSecret', 'kafka:ListScramSecrets'],
+      'arn:aws:kafka:eu-west-1:123456789012:cluster/*',
+    ],
+  ])('of %s lets pollers and functions do what they do, in this account', (service, Action, Resource) => {
+    expect(statementsOf(service)).toEqual([{ Effect: 'Allow', Action, Resource, Principal: '*' }])
+  })
+})
