@@ -20,6 +20,7 @@ import {
   thumbprint,
 } from '../envelope/crypto.ts'
 import { ED25519 } from '../envelope/suite.ts'
+import { encryptionContext } from '../keys/data-keys.ts'
 import { type DirectoryDocument, parseDirectory, sealDirectory } from '../keys/directory-document.ts'
 import { localSigner } from '../keys/signer.ts'
 import { ConfigError } from '../errors.ts'
@@ -219,14 +220,16 @@ class FolderKeys implements LocalKeys {
   }
 }
 
-/** The issuer makes data keys in its own name only; a reader opens what is meant for it. */
+/** The issuer makes data keys in its own name only; a reader opens what is meant for it. In no context but of our names. */
 function policyFor(iss: string, readers: readonly string[]): PolicyStatement[] {
+  const contextNames = Object.keys(encryptionContext({ iss, aud: '', type: '' }))
   return [
-    { principal: iss, actions: ['GenerateDataKey'], context: { 'sealgate:iss': [iss] } },
+    { principal: iss, actions: ['GenerateDataKey'], context: { 'sealgate:iss': [iss] }, contextNames },
     ...readers.map((reader): PolicyStatement => ({
       principal: reader,
       actions: ['Decrypt'],
       context: { 'sealgate:iss': [iss], 'sealgate:aud': [reader] },
+      contextNames,
     })),
   ]
 }

@@ -60,6 +60,9 @@ describe('the keys of a local run', () => {
       as('shop').generate(kek, { ...context, 'sealgate:iss': 'other' }, Infinity),
     ).rejects.toMatchObject(denied)
     await expect(as('billing').unwrap(kek, wrapped, context, Infinity)).rejects.toMatchObject(denied)
+    const more = { ...context, purpose: 'backup' }
+    await expect(as('shop').generate(kek, more, Infinity)).rejects.toMatchObject(denied)
+    await expect(as('gateway').unwrap(kek, wrapped, more, Infinity)).rejects.toMatchObject(denied)
     await keys.enrol([{ iss: 'shop', readers: ['billing'] }])
     await expect(as('gateway').unwrap(kek, wrapped, context, Infinity)).rejects.toMatchObject(denied)
   })
