@@ -3,11 +3,13 @@ import type { ClusterNeeds } from '../lib/cluster-needs.ts'
 import {
   arnOf,
   failureMode,
+  FUNCTIONS,
   functionPlans,
   type FunctionName,
   type FunctionPlan,
   IDS,
   rightsId,
+  roleId,
   secretArn,
 } from './functions.ts'
 import { createdKeks, kekArns } from './keks.ts'
@@ -15,7 +17,7 @@ import { networkOf } from './network.ts'
 import { rightsOf } from './rights.ts'
 import { pollerGroup, type Stage } from './stage.ts'
 import { storesOf } from './stores.ts'
-import { idPart, ref, type Resources, type Value, type Values } from './template.ts'
+import { attribute, idPart, ref, type Resources, type Value, type Values } from './template.ts'
 import { deadLetterArn, watchOf } from './watch.ts'
 
 export interface Deployment {
@@ -125,6 +127,7 @@ function outputValues(stage: Stage): Values {
     ...kekArns(stage),
     [IDS.signingKey]: arnOf(stage.signingKey, IDS.signingKey),
     ...(stage.cluster.secret === undefined ? {} : { [IDS.kafkaSecret]: secretArn(stage.cluster.secret) }),
+    ...Object.fromEntries(FUNCTIONS.map((name) => [roleId(name), attribute(roleId(name), 'Arn')])),
   }
   return Object.fromEntries(Object.entries(values).map(([id, Value]) => [`${id}Arn`, { Value }]))
 }

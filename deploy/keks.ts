@@ -137,13 +137,11 @@ export function createdKeks(stage: Stage): Resources {
   )
 }
 
-/** What belongs into the policies of keys that are there already, by their ARNs: to be put there by hand. */
-export const givenKeks = (stage: Stage): Values =>
-  Object.fromEntries(
-    keksOf(stage)
-      .filter(({ given }) => given !== CREATE)
-      .map(({ given, statements }) => [given, policyDocument(statements)]),
-  )
+/** Those that are there already, by their ARNs, and what their users may do. */
+export const givenKeks = (stage: Stage): readonly (readonly [Given, readonly Statement[]])[] =>
+  keksOf(stage)
+    .filter(({ given }) => given !== CREATE)
+    .map(({ given, statements }) => [given, statements])
 
 /**
  * What the account's administrators may do with a key: all but use it, and but grant its use. With `kms:*`, as AWS's

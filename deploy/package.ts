@@ -23,12 +23,13 @@ import {
   ROOTS_FILE,
   ROTATION_FILE,
 } from './functions.ts'
-import { givenKeks, peopleFaults } from './keks.ts'
+import { peopleFaults } from './keks.ts'
 import { needsOf } from './rights.ts'
 import { samFunctionId, samTemplate } from './sam.ts'
 import { oslsFunctionId, serverlessValues } from './serverless.ts'
 import { readStage } from './stage-file.ts'
 import type { Stage } from './stage.ts'
+import { givenKeyPolicies } from './stores.ts'
 import type { Value, Values } from './template.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -220,8 +221,15 @@ async function writeTemplates(
   const values = serverlessValues(deploymentOf(stage, needs, oslsFunctionId), `${fromServerless}/`)
   await writeFile(join(folder, 'serverless.json'), JSON.stringify(values, null, 1))
   await writeFile(join(folder, 'template.yaml'), samText(stage, needs, ''))
-  await writeFile(join(folder, 'key-policies.json'), `${JSON.stringify(givenKeks(stage), null, 2)}\n`)
+  await writeFile(join(folder, 'key-policies.json'), keyPoliciesText(stage))
 }
+
+/** To be put into policies by hand: what only the deployed stack knows is named as its outputs are, `${IngestRoleArn}`. */
+export const keyPoliciesText = (stage: Stage): string =>
+  `${JSON.stringify(givenKeyPolicies(stage), null, 2)}\n`.replaceAll(
+    /\{\s*"Fn::GetAtt":\s*\[\s*"(\w+)",\s*"Arn"\s*\]\s*\}/g,
+    '"${$1Arn}"',
+  )
 
 /** The same files give the same bytes, on every day and in every time zone. */
 async function zip(folder: string, file: string): Promise<void> {

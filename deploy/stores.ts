@@ -1,7 +1,8 @@
 /** What keeps keys, credentials and the key directory, where the stack makes it: all of it outlives the stack. */
 import { arnOf, IDS, roleId, serviceName } from './functions.ts'
-import { administration } from './keks.ts'
-import { CREATE, directoryBucket, type Stage } from './stage.ts'
+import { KMS_KEY_ARN } from '../lib/adapters/kms-rotation.ts'
+import { administration, givenKeks } from './keks.ts'
+import { CREATE, directoryBucket, type Given, type Stage } from './stage.ts'
 import {
   allow,
   attribute,
@@ -11,6 +12,7 @@ import {
   type Resources,
   RETAINED,
   type Statement,
+  type Values,
 } from './template.ts'
 
 /** Long enough that nobody guesses it, and without what shells and JAAS files need escaped. */
@@ -73,7 +75,19 @@ function bucket(stage: Stage): Resources {
   }
 }
 
-function signingKey(stage: Stage): Resource {
+const signingKey = (stage: Stage): Resource => ({
+  Type: 'AWS::KMS::Key',
+  ...RETAINED,
+  Properties: {
+    Description: `${serviceName(stage)}: ${stage.gateway} signs`,
+    KeySpec: 'ECC_NIST_EDWARDS25519',
+    KeyUsage: 'SIGN_VERIFY',
+    PendingWindowInDays: 30,
+    KeyPolicy: policyDocument([administration(stage), ...signers(stage)]),
+  },
+})
+
+function signers(stage: Stage): readonly Statement[] {
   const roles = [roleId('ingest'), ...(stage.lifecycleAudit === 'kafka' ? [roleId('rotate')] : [])]
   const gate = {
     ...allow(['kms:Sign'], '*'),
@@ -84,40 +98,49 @@ function signingKey(stage: Stage): Resource {
     ...allow(['kms:GetPublicKey', 'kms:Sign'], '*'),
     Principal: { AWS: enroller },
   }
-  return {
-    Type: 'AWS::KMS::Key',
-    ...RETAINED,
-    Properties: {
-      Description: `${serviceName(stage)}: ${stage.gateway} signs`,
-      KeySpec: 'ECC_NIST_EDWARDS25519',
-      KeyUsage: 'SIGN_VERIFY',
-      PendingWindowInDays: 30,
-      KeyPolicy: policyDocument([administration(stage), gate, ...(proof ? [proof] : [])]),
-    },
-  }
+  return [gate, ...(proof ? [proof] : [])]
 }
 
-function secretsKey(stage: Stage): Resource {
-  const services = { StringEquals: { 'kms:ViaService': `secretsmanager.${stage.region}.amazonaws.com` } }
-  const account = { AWS: `arn:aws:iam::${stage.account}:root` }
-  return {
-    Type: 'AWS::KMS::Key',
-    ...RETAINED,
-    Properties: {
-      Description: `${serviceName(stage)}: secrets`,
-      EnableKeyRotation: true,
-      PendingWindowInDays: 30,
-      KeyPolicy: policyDocument([
-        administration(stage),
-        // Whoever may read a secret by IAM reads it through Secrets Manager, and nobody reads anything beside it.
-        { ...allow(['kms:Decrypt', 'kms:GenerateDataKey'], '*', services), Principal: account },
-        {
-          ...allow(['kms:CreateGrant'], '*', { Bool: { 'kms:GrantIsForAWSResource': 'true' } }),
-          Principal: account,
-        },
-      ]),
-    },
+const secretsKey = (stage: Stage): Resource => ({
+  Type: 'AWS::KMS::Key',
+  ...RETAINED,
+  Properties: {
+    Description: `${serviceName(stage)}: secrets`,
+    EnableKeyRotation: true,
+    PendingWindowInDays: 30,
+    KeyPolicy: policyDocument([administration(stage), ...secretsUsers(stage)]),
+  },
+})
+
+function secretsUsers({ account, region }: Stage): readonly Statement[] {
+  const services = { StringEquals: { 'kms:ViaService': `secretsmanager.${region}.amazonaws.com` } }
+  const Principal = { AWS: `arn:aws:iam::${account}:root` }
+  return [
+    // Whoever may read a secret by IAM reads it through Secrets Manager, and nobody reads anything beside it.
+    { ...allow(['kms:Decrypt', 'kms:GenerateDataKey'], '*', services), Principal },
+    { ...allow(['kms:CreateGrant'], '*', { Bool: { 'kms:GrantIsForAWSResource': 'true' } }), Principal },
+  ]
+}
+
+/** What belongs into the policies of keys that are there already, by their ARNs: to be put there by hand. */
+export function givenKeyPolicies(stage: Stage): Values {
+  const root = {
+    ...allow(['kms:GetPublicKey', 'kms:Sign'], '*'),
+    Principal: { AWS: attribute(roleId('rotate'), 'Arn') },
   }
+  const keys: readonly (readonly [Given, readonly Statement[]])[] = [
+    ...givenKeks(stage),
+    [stage.signingKey, signers(stage)],
+    [stage.rootKey, [root]],
+    [stage.secretsKey, secretsUsers(stage)],
+  ]
+  const given = keys.filter(([arn]) => KMS_KEY_ARN.test(arn))
+  return Object.fromEntries(
+    Array.from(
+      Map.groupBy(given, ([arn]) => arn),
+      ([arn, rows]) => [arn, policyDocument(rows.flatMap(([, statements]) => statements))],
+    ),
+  )
 }
 
 const kafkaSecret = (stage: Stage): Resource => ({

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { createdKeks } from '../../deploy/keks.ts'
-import { readParts, samText, STAGES } from '../../deploy/package.ts'
+import { keyPoliciesText, readParts, samText, STAGES } from '../../deploy/package.ts'
 import { needsOf } from '../../deploy/rights.ts'
 import type { Stage } from '../../deploy/stage.ts'
 import { listOf, nodeOf, ofType, parseTemplate } from './compiled.ts'
@@ -59,6 +59,33 @@ describe('a stack', () => {
     }
     expect(Object.keys(createdKeks(of(20)))).toHaveLength(4)
     expect(() => createdKeks(of(200))).toThrow(/example: GatewayKek: .*32768 characters/)
+  })
+})
+
+describe('a key that is there already', () => {
+  it('has what belongs into its policy written out, by names that the stack’s outputs have', async () => {
+    const { stage: iam, contracts: bundle } = await readParts(join(STAGES, 'example-iam.yml'))
+    const signingKey = 'arn:aws:kms:eu-west-1:123456789012:key/11111111-0000-0000-0000-000000000000'
+    const one = { ...iam, signingKey }
+    const text = keyPoliciesText(one)
+    const policies = nodeOf(JSON.parse(text))
+    const payments = iam.producers['payments']?.kek ?? ''
+    expect(Object.keys(policies).sort()).toEqual(
+      [iam.kek.key, payments, signingKey, iam.rootKey, iam.secretsKey].sort(),
+    )
+    expect(nodeOf(policies[signingKey])['Statement']).toEqual([
+      {
+        Effect: 'Allow',
+        Action: ['kms:Sign'],
+        Resource: '*',
+        Principal: { AWS: ['${IngestRoleArn}', '${RotateRoleArn}'] },
+      },
+    ])
+    const { Outputs } = nodeOf(parseTemplate(samText(one, needsOf(one, bundle), '')))
+    const named = Array.from(text.matchAll(/\$\{(\w+)\}/g), ([, name]) => name ?? '')
+    expect(new Set(named)).toEqual(new Set(['IngestRoleArn', 'RotateRoleArn']))
+    for (const name of named) expect(Object.keys(nodeOf(Outputs))).toContain(name)
+    expect(text).not.toContain('Fn::')
   })
 })
 
