@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { stringify } from 'yaml'
 import { EXIT, fail, printable } from '../cli/io.ts'
+import { wholeNumber } from '../cli/numbers.ts'
 import { processTerminal, type Terminal } from '../cli/terminal.ts'
 import { functionPlans } from '../deploy/functions.ts'
 import { SAM_GLOBALS } from '../deploy/sam.ts'
@@ -40,8 +41,7 @@ import type { Clock } from '../lib/ports.ts'
 const ROOT = join(import.meta.dirname, '..')
 const FUNCTION = 'function'
 const DEPLOYMENT = 'local'
-/** A broker that has just been started is waited for. */
-const KAFKA_MS = 60_000
+const CALL_MS = 30_000
 const FOLLOW_MS = 300
 const PAGE = { maxBytes: 1_048_576, maxRecords: 2000 }
 const clock: Clock = { now: () => Date.now() }
@@ -61,6 +61,8 @@ interface ServeOptions {
   readonly world: string
   readonly listen: Address
   readonly endpoint?: string
+  /** Seconds. */
+  readonly wait: number
 }
 
 interface Address {
@@ -84,9 +86,10 @@ async function main(argv: readonly string[]): Promise<void> {
     .command('serve')
     .description('make the world, and print verdicts until Ctrl-C')
     .option(...folder)
-    .option('--world <file>', 'the vector file', join(ROOT, 'events', 'world.json'))
+    .option('--world <file>', 'the vector file', join('events', 'world.json'))
     .requiredOption('--listen <host:port>', 'where to answer as KMS and Secrets Manager', addressOf)
     .option('--endpoint <url>', 'the same as the function reaches it (default: http:// and --listen)', urlOf)
+    .option('--wait <seconds>', 'for a Kafka that does not answer yet', wholeNumber(0, 600), 60)
     .action((options: ServeOptions) => serve(terminal, options))
   try {
     await program.parseAsync(argv, { from: 'user' })
@@ -126,10 +129,10 @@ async function serve(terminal: Terminal, options: ServeOptions): Promise<void> {
     const keys = await openLocalKeyService(keyFolder, clock)
     const { login } = kafka
     const services = await openVectorServices({ world, keys, kafkaLogin: login, clock })
-    await makeTopics(kafka.settings, group, services.outputs)
+    await makeTopics(kafka.settings, wantedTopics(group, services), options.wait)
     await Promise.all(
       sourcesOf(group).map(async (place) => {
-        const deadline = clock.now() + KAFKA_MS
+        const deadline = clock.now() + CALL_MS
         const known = await sink.show(place, deadline)
         if (known === undefined) await sink.init(place, firstPosition(0n), deadline)
       }),
@@ -209,44 +212,42 @@ const sourcesOf = (group: VectorGroup) =>
     Array.from({ length: partitionsOf(group) }, (_, partition) => ({ topic, partition })),
   )
 
-/** Makes those that are not there, once Kafka answers. */
-async function makeTopics(
-  settings: KafkaSinkSettings,
-  group: VectorGroup,
-  outputs: readonly string[],
-): Promise<void> {
-  const wanted = new Map([
+/** By topic: its partitions. */
+const wantedTopics = (group: VectorGroup, { outputs }: VectorServices): ReadonlyMap<string, number> =>
+  new Map([
     ...[...group.world.channels.keys()].map((topic) => [topic, partitionsOf(group)] as const),
     ...[...outputs, AUDIT_TOPIC, QUARANTINE_TOPIC].map((topic) => [topic, 1] as const),
   ])
+
+/** Makes those that are not there, once Kafka answers. */
+async function makeTopics(
+  settings: KafkaSinkSettings,
+  wanted: ReadonlyMap<string, number>,
+  waitSeconds: number,
+): Promise<void> {
   const clients = new KafkaClients(settings, clock)
-  const limit = clients.limit(clock.now() + KAFKA_MS, 'topics')
+  const limit = clients.limit(clock.now() + waitSeconds * 1000, 'topics')
   try {
     const there = await clients.repeat(limit, { firstMs: 200, longestMs: 1000 }, isPassing, () =>
       clients.ask((admin) => admin.listTopics()),
     )
-    const missing = [...wanted].filter(([topic]) => !there.includes(topic))
-    const topics = missing.map(([topic, numPartitions]) => ({ topic, numPartitions }))
-    if (topics.length > 0) await clients.ask((admin) => admin.createTopics({ topics, timeout: 10_000 }))
-    const known = [...wanted.keys()].filter((topic) => there.includes(topic))
-    if (known.length === 0) return
-    const { topics: found } = await clients.ask((admin) => admin.fetchTopicMetadata({ topics: known }))
+    const topics = [...wanted]
+      .filter(([topic]) => !there.includes(topic))
+      .map(([topic, numPartitions]) => ({ topic, numPartitions }))
+    if (topics.length > 0) await clients.ask((admin) => admin.createTopics({ topics, timeout: CALL_MS }))
+    const asked = { topics: [...wanted.keys()] }
+    const { topics: found } = await clients.ask((admin) => admin.fetchTopicMetadata(asked))
     const faults = found
       .filter(({ name, partitions }) => partitions.length < (wanted.get(name) ?? 0))
       .map(({ name, partitions }) => ({
         where: name,
-        what: `It has ${partitions.length} partitions, and needs ${wanted.get(name) ?? 0}.`,
-        fix: 'Delete the topic, or take a Kafka of its own for this.',
+        what: `The topic has ${partitions.length} partitions, and needs ${wanted.get(name) ?? 0}.`,
+        fix: 'Delete it, or take a Kafka of its own for this.',
       }))
     if (faults.length > 0) throw new ConfigError(faults)
   } catch (error) {
     if (error instanceof ConfigError) throw error
-    throw kafkaOutage(error, {
-      name: 'topics',
-      topics: [...wanted.keys()],
-      group: '',
-      transactionalId: '',
-    })
+    throw kafkaOutage(error, { name: 'topics', topics: [...wanted.keys()], group: '', transactionalId: '' })
   } finally {
     await clients.close()
   }

@@ -3,7 +3,7 @@
  * function as `sam local invoke` would run it, in AWS's own runtime client.
  */
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, rm, utimes } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -21,6 +21,7 @@ import {
   type ComposeBroker,
   composeServices,
   type LocalWorld,
+  makeCertificate,
   type Service,
   samVariables,
   startComposeBroker,
@@ -81,6 +82,22 @@ it('has a broker that starts, proves itself by that certificate, and wants a pas
   expect(await topicsAs(COMPOSE_PASSWORD)).toContain('orders')
   await expect(topicsAs('another')).rejects.toThrow(/[Aa]uthentication/)
   expect(await isHealthy('kafka')).toBe(true)
+})
+
+it('keeps its certificate for the same password, and makes another when it is old or the password is another', async () => {
+  const place = join(folder, 'certificates')
+  await mkdir(place)
+  for (const name of ['broker.p12', 'ca.pem']) await copyFile(join(folder, name), join(place, name))
+  const made = async (password: string): Promise<string> => {
+    await makeCertificate(place, password)
+    return readFile(join(place, 'ca.pem'), 'utf8')
+  }
+  const first = await readFile(broker.ca, 'utf8')
+  expect(await made(COMPOSE_PASSWORD)).toBe(first)
+  await utimes(join(place, 'broker.p12'), 0, 0)
+  const second = await made(COMPOSE_PASSWORD)
+  expect(second).not.toBe(first)
+  expect(await made('another-password')).not.toBe(second)
 })
 
 /** By the service's own health check, run here. */

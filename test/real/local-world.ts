@@ -44,15 +44,20 @@ export interface ComposeBroker {
   end(): Promise<void>
 }
 
+/** Makes the broker's certificate in a folder, which is there. */
+export async function makeCertificate(folder: string, password: string = COMPOSE_PASSWORD): Promise<void> {
+  const [script = ''] = (await composeServices())['certificate']?.command ?? []
+  await run('sh', ['-ec', script.replaceAll('/certificates', folder)], {
+    env: { PATH: process.env['PATH'] ?? '', PASSWORD: password },
+    timeout: 30_000,
+  })
+}
+
 /** Starts it in a folder, which is there. */
 export async function startComposeBroker(folder: string): Promise<ComposeBroker> {
   const services = await composeServices()
   const inFolder = (text: string): string => text.replaceAll('/certificates', folder)
-  const [script = ''] = services['certificate']?.command ?? []
-  await run('sh', ['-ec', inFolder(script)], {
-    env: { PATH: process.env['PATH'] ?? '', PASSWORD: COMPOSE_PASSWORD },
-    timeout: 30_000,
-  })
+  await makeCertificate(folder)
   const known = ['9091', '9093', '9094', '4566']
   const ports = await freePorts(known.length)
   const here = (text: string): string =>
