@@ -96,6 +96,9 @@ const REFUSED_LOGIN = 'SASL_AUTHENTICATION_FAILED'
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
 
+/** Node's own, of a connection that is not made or does not last. */
+const SOCKET_CODE = /^(ECONN(REFUSED|RESET|ABORTED)|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|EPIPE)$/
+
 /** What a broker answers to a client certificate (RFC 8446 §6.2), as OpenSSL's codes spell it. */
 const CERTIFICATE_ALERT = /ALERT_(NO_|BAD_|UNSUPPORTED_|UNKNOWN_)?(CERTIFICATE|CA)/
 
@@ -213,7 +216,7 @@ function explainConnection({ name, code, message }: Root): [OutageCode, string] 
     return ['sink-unavailable', `a broker's name is not known (${message}). Check brokers and the resolver.`]
   if (name === 'KafkaJSRequestTimeoutError')
     return ['sink-unavailable', 'a broker did not answer in time (requestTimeoutMs). It is tried again.']
-  if (UNREACHED.has(name))
+  if (UNREACHED.has(name) || SOCKET_CODE.test(code))
     return [
       'sink-unavailable',
       `no broker can be reached (${code === '' ? message : code}). Check brokers, port and network, and whether that listener asks for TLS and SASL.`,

@@ -7,6 +7,7 @@ import Broker from 'kafkajs/src/broker/index.js'
 import SASLAuthenticator from 'kafkajs/src/broker/saslAuthenticator/index.js'
 import type { Coordinator, CoordinatorQuery, FetchedPartition } from 'kafkajs/src/cluster/index.js'
 import Cluster from 'kafkajs/src/cluster/index.js'
+import Connection from 'kafkajs/src/network/connection.js'
 import RequestQueue from 'kafkajs/src/network/requestQueue/index.js'
 import kafkajs from 'kafkajs/package.json' with { type: 'json' }
 import { isBusy } from './kafka-outage.ts'
@@ -29,6 +30,7 @@ export function repairKafkajs(version: string = kafkajs.version): void {
   repairCoordinators()
   repairAuthentication()
   repairIdleTimer()
+  repairAnswers()
   repairProduce()
   repairCommittedReads()
 }
@@ -116,6 +118,24 @@ function repairIdleTimer(): void {
   const { scheduleCheckPendingRequests: schedule } = RequestQueue.prototype
   RequestQueue.prototype.scheduleCheckPendingRequests = function () {
     if (this.pending.length > 0 || this.throttledUntil > Date.now()) schedule.call(this)
+  }
+}
+
+/** More than brokers answer to anything that we ask. */
+const MAX_ANSWER_BYTES = 134_217_728
+
+/** K21: what is no answer, or one without end, ended the process or filled its memory; now it ends the connection. */
+function repairAnswers(): void {
+  const { processData } = Connection.prototype
+  Connection.prototype.processData = function (data) {
+    try {
+      processData.call(this, data)
+    } catch {
+      this.socket.destroy(new Error('what came is no answer of Kafka'))
+      return
+    }
+    if (this.bytesNeeded > MAX_ANSWER_BYTES)
+      this.socket.destroy(new Error(`an answer of ${this.bytesNeeded} bytes is on its way`))
   }
 }
 

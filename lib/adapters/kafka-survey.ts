@@ -200,17 +200,30 @@ function tlsOf(socket: Socket): TlsFacts | undefined {
 const MAX_CHAIN = 10
 
 /**
- * Whether the brokers answer somebody who shows neither password nor certificate. Rejects with `Outage` where none is reached,
- * or where it says neither yes nor no.
+ * Whether one of the brokers answers somebody who shows neither password nor certificate. Rejects with `Outage` where none is
+ * reached, or none says either yes or no.
  */
 export async function admitsAnybody(
   settings: KafkaConnectionSettings,
   clock: Clock,
   deadline: number,
 ): Promise<boolean> {
+  const asked = settings.brokers.map((broker) => listenerAdmits(settings, broker, clock, deadline))
+  const answers = await Promise.allSettled(asked)
+  const said = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
+  const [first] = answers
+  if (said.length === 0 && first?.status === 'rejected') throw first.reason
+  return said.includes(true)
+}
+
+async function listenerAdmits(
+  settings: KafkaConnectionSettings,
+  broker: string,
+  clock: Clock,
+  deadline: number,
+): Promise<boolean> {
   const { tls } = settings
   const nobody = { ...settings, sasl: undefined, tls: tls && { ...(tls.ca && { ca: tls.ca }) } }
-  const [broker = ''] = settings.brokers
   // Where nobody is there, nobody is refused either.
   await shakeHands(settings, broker, clock, deadline)
   const asking = surveyKafka({ ...nobody, brokers: [broker] }, clock, deadline)

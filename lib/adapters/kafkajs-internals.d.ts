@@ -186,6 +186,16 @@ declare module 'kafkajs/src/broker/saslAuthenticator/index.js' {
   export { SASLAuthenticator as default }
 }
 
+declare module 'kafkajs/src/network/connection.js' {
+  class Connection {
+    readonly socket: { destroy(error?: Error): unknown }
+    /** Of the answer that is coming in, with its size. */
+    readonly bytesNeeded: number
+    processData: (this: Connection, data: Buffer) => void
+  }
+  export { Connection as default }
+}
+
 declare module 'kafkajs/src/network/requestQueue/index.js' {
   class RequestQueue {
     readonly pending: readonly unknown[]

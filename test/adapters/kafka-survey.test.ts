@@ -28,10 +28,10 @@ async function listener(onData: (socket: Socket) => void): Promise<string> {
   return `127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
 }
 
-const ask = (broker: string): Promise<boolean> =>
+const ask = (...brokers: string[]): Promise<boolean> =>
   admitsAnybody(
     readKafkaSettings({
-      ...{ brokers: [broker], deployment: 'shop', insecurePlaintext: true },
+      ...{ brokers, deployment: 'shop', insecurePlaintext: true },
       requestTimeoutMs: 1000,
     }),
     clock,
@@ -41,6 +41,23 @@ const ask = (broker: string): Promise<boolean> =>
 describe('whether brokers answer somebody who shows nothing', () => {
   it('is no where they hang up', async () => {
     expect(await ask(await listener((socket) => socket.destroy()))).toBe(false)
+  })
+
+  it('is what those say that are there, whichever is named first', async () => {
+    const refusing = await listener((socket) => socket.destroy())
+    expect(await ask('127.0.0.1:1', refusing)).toBe(false)
+    expect(await ask(refusing, '127.0.0.1:1')).toBe(false)
+    await expect(ask('127.0.0.1:1')).rejects.toThrow('no broker can be reached (ECONNREFUSED)')
+  })
+
+  it.each([
+    ['whose size is negative', [0xff, 0xff, 0xff, 0xff]],
+    ['of no bytes', [0, 0, 0, 0]],
+    ['of 2 GiB', [0x7f, 0xff, 0xff, 0xff]],
+  ])('is no where what comes is an answer %s, which does not end the process', async (_, size) => {
+    const begun = performance.now()
+    expect(await ask(await listener((socket) => socket.write(Buffer.from(size))))).toBe(false)
+    expect(performance.now() - begun).toBeLessThan(1000)
   })
 
   it('is not known where they say nothing at all', async () => {
