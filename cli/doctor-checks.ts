@@ -3,6 +3,7 @@ import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
 import { clockVerdicts } from '../lib/doctor/access-verdicts.ts'
 import { type Check, fail, ok, orElse, skip, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
+import { byDeadline } from '../lib/keys/deadline.ts'
 import { clockAddress, readNewestTime, serviceTime } from './doctor-clock.ts'
 import { ClusterChecks } from './doctor-cluster.ts'
 import { keyChecks } from './doctor-keys.ts'
@@ -48,16 +49,20 @@ async function clockCheck(
   }
   const source = createKafkaSource(kafka)
   try {
-    const newest = await readNewestTime(source, [...channels.keys()], deadline, clock).catch(unlessOutage)
+    const reading = readNewestTime(source, [...channels.keys()], deadline, clock)
+    const newest = await byDeadline(reading, deadline, clock, late).catch(unlessOutage)
     const lag = newest === undefined ? undefined : clock.now() - newest
     // A record may be old; what is later than now is a clock that is wrong.
     if (lag !== undefined && (lag < 0 || lag < RECENT_MS)) return clockVerdicts(lag, 0, 'the brokers')
     const fix = 'Send an event, and look again within seconds.'
     return [skip('There is no clock of AWS to compare with, and no record that is young enough.', fix)]
   } finally {
-    await source.close()
+    // Whose answer we wait for no longer may keep its end waiting too.
+    void source.close().catch(() => undefined)
   }
 }
+
+const late = (): Outage => new Outage('deadline', 'No record was read in time.')
 
 /** What the brokers do not tell is not known; the check `brokers` says why. */
 function unlessOutage(error: unknown): undefined {

@@ -14,11 +14,12 @@ import { describeMsk } from '../lib/adapters/msk-cluster.ts'
 import { clusterNeeds, type ClusterNeeds } from '../lib/cluster-needs.ts'
 import {
   authenticationVerdicts,
-  certificateVerdicts,
   type Connected,
+  expiryVerdicts,
+  listenerVerdicts,
   MIN_PASSWORD_LENGTH,
+  type Missed,
   passwordVerdicts,
-  tlsVerdicts,
 } from '../lib/doctor/access-verdicts.ts'
 import {
   addressVerdicts,
@@ -56,7 +57,9 @@ export class ClusterChecks {
   readonly #msk: (deadline: number) => Promise<MskFacts | undefined>
   readonly #topics: (deadline: number) => Promise<ReadonlyMap<string, SeenTopic>>
   readonly #brokers: (deadline: number) => Promise<readonly { host: string; port: number }[]>
-  readonly #connections: (deadline: number) => Promise<readonly Connected[]>
+  readonly #listeners: (
+    deadline: number,
+  ) => Promise<{ made: readonly Connected[]; missed: readonly Missed[] }>
 
   constructor(patient: Patient) {
     const { gate, observer, cluster: arn, clock } = patient
@@ -70,7 +73,12 @@ export class ClusterChecks {
         return opening
       })
     this.#asGate = survey(this.#kafka)
-    this.#asObserver = observer === undefined ? this.#asGate : survey(observer)
+    const asOther = observer === undefined ? this.#asGate : survey(observer)
+    this.#asObserver = (deadline) =>
+      asOther(deadline).catch((error: unknown) => {
+        if (observer === undefined || !(error instanceof Outage)) throw error
+        throw new Outage(error.code, `as the observer: ${error.message}`, { cause: error })
+      })
     this.#msk = once(async (deadline) =>
       arn === undefined ? undefined : describeMsk(arn, clock.now(), deadline),
     )
@@ -78,14 +86,26 @@ export class ClusterChecks {
       this.#seen(await (await this.#asGate(deadline)).metadata(this.#names)),
     )
     this.#brokers = once(async (deadline) => (await (await this.#asGate(deadline)).metadata([])).brokers)
-    this.#connections = once((deadline) =>
-      Promise.all(
-        this.#kafka.brokers.map(async (broker) => ({
-          broker,
-          ...(await shakeHands(this.#kafka, broker, clock, deadline)),
-        })),
-      ),
-    )
+    this.#listeners = once(async (deadline) => {
+      const shake = async (broker: string): Promise<Connected | Missed> => {
+        try {
+          return { broker, ...(await shakeHands(this.#kafka, broker, clock, deadline)) }
+        } catch (error) {
+          if (!(error instanceof Outage)) throw error
+          return { broker, outage: error }
+        }
+      }
+      const { brokers } = this.#kafka
+      const shaking = brokers.map(shake)
+      // Those that the cluster names beside ours are the gate's too; the check of brokers says why it names none.
+      const told = await this.#brokers(deadline).catch(() => [])
+      const others = told.map(({ host, port }) => `${host}:${port}`).filter((each) => !brokers.includes(each))
+      const all = await Promise.all([...shaking, ...others.map(shake)])
+      return {
+        made: all.flatMap((each) => ('outage' in each ? [] : each)),
+        missed: all.flatMap((each) => ('outage' in each ? each : [])),
+      }
+    })
   }
 
   checks(): readonly Check[] {
@@ -100,17 +120,18 @@ export class ClusterChecks {
         ],
       },
       { name: 'network-segmentation', look: this.#inside((deadline) => this.#segmentation(deadline)) },
-      { name: 'tls', look: async (deadline) => tlsVerdicts(await this.#connections(deadline)) },
+      {
+        name: 'tls',
+        look: async (deadline) => {
+          const { made, missed } = await this.#listeners(deadline)
+          return listenerVerdicts(made, missed)
+        },
+      },
       {
         name: 'certificate-expiry',
         look: async (deadline) => {
-          try {
-            return certificateVerdicts(await this.#connections(deadline), clock.now())
-          } catch (error) {
-            if (error instanceof Outage && !error.message.includes('CERT_HAS_EXPIRED'))
-              return [skip('No connection was made.', 'See the check tls.')]
-            throw error
-          }
+          const { made, missed } = await this.#listeners(deadline)
+          return expiryVerdicts(made, missed, clock.now())
         },
       },
       {

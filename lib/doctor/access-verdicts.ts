@@ -1,6 +1,7 @@
 /** What is to be said of connections and of keys, given what was seen of them. */
 import { type DirectorySnapshot, maySign, type SigningKeyRow } from '../keys/directory.ts'
-import { fail, ok, orElse, skip, type Verdict, warn } from './finding.ts'
+import type { Outage } from '../errors.ts'
+import { fail, ok, orElse, skip, type Verdict, verdictsOf, warn } from './finding.ts'
 
 const DAY_MS = 86_400_000
 /** So long before its end a certificate or key is spoken of. */
@@ -18,6 +19,36 @@ export interface Connected {
         readonly ownEndsAt: number | undefined
       }
     | undefined
+}
+
+/** A listener that no connection was made to, and why. */
+export interface Missed {
+  readonly broker: string
+  readonly outage: Outage
+}
+
+/** What is to be said of listeners: a line for each that is not well, or one for all. */
+export function listenerVerdicts(made: readonly Connected[], missed: readonly Missed[]): readonly Verdict[] {
+  const faults = missed.flatMap(({ outage }) => verdictsOf(outage))
+  const others = tlsVerdicts(made).filter(({ status }) => missed.length === 0 || status !== 'ok')
+  return [...faults, ...others]
+}
+
+/** The same of certificates: those that have ended, or will soon. */
+export function expiryVerdicts(
+  made: readonly Connected[],
+  missed: readonly Missed[],
+  now: number,
+): readonly Verdict[] {
+  const ended = missed.filter(({ outage }) => outage.message.includes('CERT_HAS_EXPIRED'))
+  const unseen = missed.filter((each) => !ended.includes(each)).map(({ broker }) => broker)
+  return [
+    ...ended.flatMap(({ outage }) => verdictsOf(outage)),
+    ...(made.length > 0 ? certificateVerdicts(made, now) : []),
+    ...(unseen.length > 0
+      ? [skip(`No connection was made to ${unseen.join(', ')}.`, 'See the check tls.')]
+      : []),
+  ]
 }
 
 export function tlsVerdicts(connections: readonly Connected[]): readonly Verdict[] {

@@ -127,29 +127,32 @@ export function rightsVerdicts(
         'Set allow.everyone.if.no.acl.found=false at every broker; take away the rule for * (kafka-acls.sh --remove).',
       ),
     )
-  for (const { resource, name, operation } of needs.gate) {
-    const has =
-      resource === 'topic'
-        ? seen.topics.get(name)?.allowed.has(operation)
-        : resource === 'group'
-          ? seen.group?.has(operation)
-          : seen.mayTransact
-    if (has !== true)
-      faults.push(fail(`The gate may not ${operation} ${resource} ${name}.`, `Allow it: ${PRINT}`))
+  const has = ({ resource, name, operation }: Right): boolean | undefined =>
+    resource === 'topic'
+      ? seen.topics.get(name)?.allowed.has(operation)
+      : resource === 'group'
+        ? seen.group?.has(operation)
+        : seen.mayTransact
+  const lacking = needs.gate.filter((each) => has(each) !== true)
+  for (const [what, alike] of Map.groupBy(lacking, ({ resource, operation }) => `${operation} ${resource}`)) {
+    const names = alike.map(({ name, prefixed }) => (prefixed ? `${name}*` : name))
+    faults.push(fail(`The gate may not ${what} ${named(names)}.`, `Allow it: ${PRINT}`))
   }
   // Where nothing is kept from it, the one line above says so.
-  if (ruling.length === 0)
-    for (const { name } of needs.topics) {
-      const allowed = [...(seen.topics.get(name)?.allowed ?? [])].filter((each) => each !== 'Describe')
-      const spare = allowed.filter((each) => !isNeeded(needs.gate, name, each))
-      if (spare.length > 0)
-        faults.push(
-          warn(
-            `The gate may ${spare.join(', ')} topic ${name}, which it need not.`,
-            'Take it away (kafka-acls.sh --remove).',
-          ),
-        )
-    }
+  if (ruling.length === 0) {
+    const spare = needs.topics.flatMap(({ name }) =>
+      [...(seen.topics.get(name)?.allowed ?? [])]
+        .filter((each) => each !== 'Describe' && !isNeeded(needs.gate, name, each))
+        .map((operation) => ({ name, operation })),
+    )
+    for (const [operation, alike] of Map.groupBy(spare, (each) => each.operation))
+      faults.push(
+        warn(
+          `The gate may ${operation} topic ${named(alike.map(({ name }) => name))}, which it need not.`,
+          'Take it away (kafka-acls.sh --remove).',
+        ),
+      )
+  }
   return orElse(faults, `The gate may do the ${needs.gate.length} things that it needs, and no more.`)
 }
 
@@ -325,7 +328,7 @@ export function addressVerdicts(
       'Put brokers into private subnets; on MSK turn public access off (docs/network.md).',
     ),
   )
-  return orElse(faults, `${brokers.length} brokers, all at private addresses.`)
+  return orElse(faults, `${brokers.length} hosts, all at private addresses.`)
 }
 
 const PRIVATE = new BlockList()

@@ -36,7 +36,13 @@ export const skip = (message: string, fix: string): Verdict => ({ status: 'skip'
 export const orElse = (faults: readonly Verdict[], well: string): readonly Verdict[] =>
   faults.length > 0 ? faults : [ok(well)]
 
-/** All side by side, each as long as it may take; their findings in the order of the checks. Never rejects. */
+/** Of the time, so much is for saying what was not answered: milliseconds, and no more than a tenth. */
+const SPARE_MS = 500
+
+/**
+ * All side by side, each as long as it may take; their findings in the order of the checks. Never rejects, whatever a check
+ * ends with.
+ */
 export async function runChecks(
   checks: readonly Check[],
   clock: Clock,
@@ -47,7 +53,9 @@ export async function runChecks(
   const found = await Promise.all(
     checks.map(async (check) => {
       const { name } = check
-      const looking = Promise.resolve().then(() => check.look(deadline))
+      // Sooner than we are done: whatever has no answer then can still say so of itself.
+      const until = deadline - Math.min(SPARE_MS, timeoutMs / 10)
+      const looking = Promise.resolve().then(() => check.look(until))
       const verdicts = await byDeadline(looking, deadline, clock, late).catch(verdictsOf)
       return verdicts.map((verdict) => ({ name, ...verdict }))
     }),
@@ -59,10 +67,20 @@ export async function runChecks(
 export function verdictsOf(error: unknown): readonly Verdict[] {
   if (error instanceof ConfigError)
     return error.faults.map((fault) => fail(describeFault({ ...fault, fix: '' }), fault.fix))
-  if (!(error instanceof Outage)) throw error
+  if (!(error instanceof Outage)) return [unexpected(error)]
   const fix = 'See docs/operations.md for the code.'
   const isRefusal = REFUSALS.some((code) => code === error.code)
   return [{ ...fail(`${error.message} (${error.code})`, fix), ...(!isRefusal && { isOutage: true }) }]
+}
+
+/** By its name alone: others' words may hold anything. */
+function unexpected(error: unknown): Verdict {
+  const name = error instanceof Error ? error.name : typeof error
+  const verdict = fail(
+    `It ended with ${name}, which nobody expected.`,
+    'Report it: it is a fault of sealgate.',
+  )
+  return { ...verdict, isOutage: true }
 }
 
 /** Answered, and with a no. */

@@ -5,7 +5,9 @@ import {
   certificateVerdicts,
   clockVerdicts,
   directoryVerdicts,
+  expiryVerdicts,
   keyVerdicts,
+  listenerVerdicts,
   passwordVerdicts,
   tlsVerdicts,
 } from '../../lib/doctor/access-verdicts.ts'
@@ -22,9 +24,10 @@ import {
   topicVerdicts,
   versionVerdicts,
 } from '../../lib/doctor/cluster-verdicts.ts'
-import { clusterNeeds, type NeededTopic } from '../../lib/cluster-needs.ts'
+import { clusterNeeds, gateRights, named as byName, type NeededTopic } from '../../lib/cluster-needs.ts'
 import { type Check, runChecks, type Verdict } from '../../lib/doctor/finding.ts'
 import { ConfigError, Outage } from '../../lib/errors.ts'
+import { byDeadline } from '../../lib/keys/deadline.ts'
 import { signingRow } from '../keys/fixtures.ts'
 
 const NOW = Date.parse('2026-11-22T12:00:00Z')
@@ -133,6 +136,21 @@ describe('rights', () => {
     ])
     expect(statuses(rightsVerdicts(NEEDS, { ...sound, group: undefined }))).toEqual(['fail'])
     expect(statuses(rightsVerdicts(NEEDS, { ...sound, mayTransact: false }))).toEqual(['fail'])
+  })
+
+  it('are told on a line for each kind, whatever the number of topics', () => {
+    const names = ['a', 'b', 'c', 'd', 'e']
+    const gate = gateRights({ deployment: 'shop', sources: [], outputs: names.map(byName) })
+    const topics = names.map((name) => ({ ...SOURCE, name }))
+    const there = new Map(names.map((name) => [name, seen(['Read', 'Alter'])]))
+    const nothing = { topics: there, cluster: new Set<string>(), group: undefined, mayTransact: false }
+    expect(says(rightsVerdicts({ gate, topics }, { ...nothing, unruled: [] }))).toEqual([
+      'fail: The gate may not Write transactional-id shop.*.',
+      'fail: The gate may not Read group shop.shadow.*.',
+      'fail: The gate may not Write topic a, b, c and 2 more.',
+      'warn: The gate may Read topic a, b, c and 2 more, which it need not.',
+      'warn: The gate may Alter topic a, b, c and 2 more, which it need not.',
+    ])
   })
 
   it('are spoken of where the gate has more than it needs, and red where nothing is kept from it', () => {
@@ -304,6 +322,26 @@ describe('connections', () => {
     expect(statuses(certificateVerdicts([{ broker: 'b-1:9092', tls: undefined }], NOW))).toEqual(['skip'])
   })
 
+  it('to one listener that fail leave what is known of the others to be told', () => {
+    const missed = (message: string, code: 'sink-unavailable' | 'sink-denied' = 'sink-unavailable') => [
+      { broker: 'b-2:9096', outage: new Outage(code, message) },
+    ]
+    expect(says(listenerVerdicts(at({ protocol: 'TLSv1.1' }), missed('b-2:9096: nobody there.')))).toEqual([
+      'fail: b-2:9096: nobody there. (sink-unavailable)',
+      'fail: b-1:9096: TLSv1.1.',
+    ])
+    expect(statuses(listenerVerdicts(at({}), missed('nobody there')))).toEqual(['fail'])
+    expect(statuses(listenerVerdicts(at({}), []))).toEqual(['ok'])
+    const soon = at({ endsAt: NOW + DAY_MS })
+    expect(says(expiryVerdicts(soon, missed('nobody there'), NOW))).toEqual([
+      'warn: It ends in 1 days: the certificate of b-1:9096.',
+      'skip: No connection was made to b-2:9096.',
+    ])
+    const ended = missed('b-2:9096: it has expired (CERT_HAS_EXPIRED).', 'sink-denied')
+    expect(statuses(expiryVerdicts(at({}), ended, NOW))).toEqual(['fail', 'ok'])
+    expect(statuses(expiryVerdicts([], missed('nobody there'), NOW))).toEqual(['skip'])
+  })
+
   it('are red where nobody proves anything, or need not', () => {
     expect(statuses(authenticationVerdicts('scram-sha-512', false, false))).toEqual(['ok'])
     expect(statuses(authenticationVerdicts(undefined, true, false))).toEqual(['ok'])
@@ -352,7 +390,7 @@ describe('keys and clocks', () => {
 
 describe('checks', () => {
   const clock = { now: () => Date.now() }
-  const check = (name: string, looking: () => Promise<readonly Verdict[]>): Check => ({ name, look: looking })
+  const check = (name: string, looking: Check['look']): Check => ({ name, look: looking })
 
   it('run side by side, each ending in time, in their order, whatever they throw', async () => {
     const begun = performance.now()
@@ -362,19 +400,30 @@ describe('checks', () => {
         check('refused', () => Promise.reject(new Outage('sink-denied', 'no'))),
         check('silent', () => Promise.reject(new Outage('sink-unavailable', 'nobody there'))),
         check('wrong', () => Promise.reject(new ConfigError([{ where: 'a', what: 'b.', fix: 'c.' }]))),
+        check('broken', () => Promise.reject(new RangeError('canary-5d1b'))),
         check('stuck', () => new Promise(() => undefined)),
       ],
       clock,
       200,
     )
     expect(performance.now() - begun).toBeLessThan(5000)
+    expect(JSON.stringify(found)).not.toContain('canary')
+    expect(found[4]?.message).toBe('It ended with RangeError, which nobody expected.')
     expect(found.map(({ name, status, isOutage = false }) => [name, status, isOutage])).toEqual([
       ['slow', 'fail', true],
       ['refused', 'fail', false],
       ['silent', 'fail', true],
       ['wrong', 'fail', false],
+      ['broken', 'fail', true],
       ['stuck', 'fail', true],
     ])
     expect(found[3]).toMatchObject({ message: 'a: b.', fix: 'c.' })
+  })
+
+  it('end in time to say of themselves what was not answered', async () => {
+    const silent = (until: number): Promise<never> =>
+      byDeadline(new Promise(() => undefined), until, clock, () => new Outage('deadline', 'b-1 is silent.'))
+    const found = await runChecks([check('silent', silent)], clock, 200)
+    expect(found.map(({ message }) => message)).toEqual(['b-1 is silent. (deadline)'])
   })
 })
