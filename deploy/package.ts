@@ -22,6 +22,7 @@ import {
   type FunctionPlan,
   ROOTS_FILE,
   ROTATION_FILE,
+  serviceName,
 } from './functions.ts'
 import { peopleFaults } from './keks.ts'
 import { needsOf } from './rights.ts'
@@ -175,8 +176,36 @@ const filesOf = ({ file, rotation }: RotationEntry): readonly string[] => [
   ...(rotation.kind === 'client-certificate' ? [rotation.authority] : []),
 ]
 
+/** Of all variables of a function, as JSON, by Lambda. */
+const MAX_ENVIRONMENT_BYTES = 4096
+
+/** Whether Lambda takes what a function is told. */
+export function environmentFaults(
+  { name, environment }: Pick<FunctionPlan, 'name' | 'environment'>,
+  stage: Stage,
+): readonly Fault[] {
+  const told = Object.entries(environment).map(([key, value]) => [key, deployedValue(value, stage)] as const)
+  const bytes = Buffer.byteLength(JSON.stringify(Object.fromEntries(told)))
+  if (bytes <= MAX_ENVIRONMENT_BYTES) return []
+  const longest = told
+    .map(([key, value]) => ({ key, length: Buffer.byteLength(value) }))
+    .sort((a, b) => b.length - a.length)
+    .slice(0, 3)
+    .map(({ key, length }) => `${key} (${length})`)
+  return [
+    {
+      where: `${stage.name}: ${name}`,
+      what: `Its environment has ${bytes} bytes, and Lambda takes ${MAX_ENVIRONMENT_BYTES}.`,
+      fix: `Shorten the longest: ${longest.join(', ')}; or divide the channels among several deployments.`,
+    },
+  ]
+}
+
 /** What the function would say at its start, said now: by its own reader, of its own files. */
-function checkSettings({ name, environment, functionName }: FunctionPlan, stage: Stage, files: string): void {
+function checkSettings(plan: FunctionPlan, stage: Stage, files: string): void {
+  const { name, environment, functionName } = plan
+  const tooLong = environmentFaults(plan, stage)
+  if (tooLong.length > 0) throw new ConfigError(tooLong)
   if (name === 'ingest') refuseOverridden(environment, stage)
   const told = Object.entries(environment).map(
     ([key, value]) => [key, settingOf(value, stage, files)] as const,
@@ -204,12 +233,18 @@ function refuseOverridden(environment: Values, { name, settings }: Stage): void 
 
 const FILES = [CONTRACTS_FILE, ROOTS_FILE, ROTATION_FILE, CA_FILE]
 
-/** What is known only when it is deployed is stood in for. */
-function settingOf(value: Value, { region, account }: Stage, files: string): string {
-  if (typeof value === 'string') return FILES.includes(value) ? join(files, value) : value
+function settingOf(value: Value, stage: Stage, files: string): string {
+  const setting = deployedValue(value, stage)
+  return FILES.includes(setting) ? join(files, setting) : setting
+}
+
+/** What is known only when it is deployed is stood in for, by as long a text. */
+function deployedValue(value: Value, stage: Stage): string {
+  const { region, account } = stage
+  if (typeof value === 'string') return value
   return JSON.stringify(value).includes('GetAtt')
     ? `arn:aws:kms:${region}:${account}:key/00000000-0000-0000-0000-000000000000`
-    : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_created-AbCdEf`
+    : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_${serviceName(stage)}-AbCdEf`
 }
 
 async function writeTemplates(

@@ -1,10 +1,12 @@
 /** What a real account would refuse, or do badly, and no linter of templates sees. */
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { functionPlans } from '../../deploy/functions.ts'
 import { createdKeks } from '../../deploy/keks.ts'
-import { keyPoliciesText, readParts, samText, STAGES } from '../../deploy/package.ts'
+import { environmentFaults, keyPoliciesText, readParts, samText, STAGES } from '../../deploy/package.ts'
 import { needsOf } from '../../deploy/rights.ts'
 import type { Stage } from '../../deploy/stage.ts'
+import type { Fault } from '../../lib/errors.ts'
 import { listOf, nodeOf, ofType, parseTemplate } from './compiled.ts'
 import { identityOf, mayByIdentity } from './policy.ts'
 
@@ -59,6 +61,40 @@ describe('a stack', () => {
     }
     expect(Object.keys(createdKeks(of(20)))).toHaveLength(4)
     expect(() => createdKeks(of(200))).toThrow(/example: GatewayKek: .*32768 characters/)
+  })
+})
+
+describe('a function', () => {
+  it('is told no more than Lambda takes, and which variables are the longest', () => {
+    const channels = Object.fromEntries(
+      Array.from({ length: 60 }, (_, index) => [
+        `ingress.of-some-department.${index}`,
+        `department-${index}`,
+      ]),
+    )
+    const topics = Object.fromEntries(Object.values(channels).map((one) => [one, one]))
+    const faultsOf = (one: Stage): readonly Fault[] => {
+      const [ingest] = functionPlans(one)
+      return ingest === undefined ? [] : environmentFaults(ingest, one)
+    }
+    expect(faultsOf(stage)).toEqual([])
+    const [fault, ...others] = faultsOf({ ...stage, channels, topics })
+    expect(others).toEqual([])
+    expect(fault?.where).toBe('example: ingest')
+    expect(fault?.what).toMatch(/^Its environment has 5\d{3} bytes, and Lambda takes 4096\.$/)
+    expect(fault?.fix).toMatch(
+      /^Shorten the longest: SEALGATE_CHANNELS \(\d{4}\), SEALGATE_TOPICS \(\d{4}\), SEALGATE_KAFKA_BROKERS \(\d{3}\)/,
+    )
+  })
+
+  it('is told as much as Lambda takes, to the byte', () => {
+    const [plan] = functionPlans(stage)
+    if (plan === undefined) throw new Error('there is none')
+    const of = (text: string): readonly Fault[] =>
+      environmentFaults({ ...plan, environment: { A: text } }, stage)
+    expect(of('x'.repeat(4096 - '{"A":""}'.length))).toEqual([])
+    expect(of('x'.repeat(4097 - '{"A":""}'.length))).toHaveLength(1)
+    expect(of('ü'.repeat(2045))).toHaveLength(1)
   })
 })
 
