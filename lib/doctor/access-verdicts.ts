@@ -189,3 +189,20 @@ export function clockVerdicts(aheadMs: number, exactMs: number, whose: string): 
 }
 
 const MAX_SKEW_MS = 5000
+
+/**
+ * The same by how old the newest record is, in milliseconds, where there is no other clock; undefined where there is none. A
+ * record may be old; what is later than now is a clock that is wrong.
+ */
+export function recordVerdicts(ageMs: number | undefined): readonly Verdict[] {
+  if (ageMs !== undefined && ageMs <= MAX_SKEW_MS) return clockVerdicts(ageMs, 0, 'the brokers')
+  const none = 'There is no clock of AWS to compare with, and '
+  if (ageMs === undefined)
+    return [skip(`${none}no record of the brokers' time.`, 'Send an event, and look again within seconds.')]
+  return [
+    skip(
+      `${none}the newest record is ${(ageMs / 1000).toFixed(0)} s old, or this clock as much ahead.`,
+      'Send an event, and look again within seconds: where it is as old then, set this clock by NTP.',
+    ),
+  ]
+}

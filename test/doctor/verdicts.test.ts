@@ -9,6 +9,7 @@ import {
   keyVerdicts,
   listenerVerdicts,
   passwordVerdicts,
+  recordVerdicts,
   tlsVerdicts,
 } from '../../lib/doctor/access-verdicts.ts'
 import {
@@ -379,6 +380,13 @@ describe('keys and clocks', () => {
     expect(statuses(keyVerdicts([row], NOW))).toEqual(['ok'])
     expect(statuses(keyVerdicts([old], NOW))).toEqual(['warn'])
     expect(statuses(keyVerdicts([old, row], NOW))).toEqual(['ok'])
+  })
+
+  it('by a record are red when it comes from later, and say so where an old one may be a clock that is ahead', () => {
+    expect(statuses(recordVerdicts(4000))).toEqual(['ok'])
+    expect(says(recordVerdicts(-60_000))).toEqual(['fail: This clock is 60.0 s behind the brokers.'])
+    expect(says(recordVerdicts(60_000))[0]).toMatch(/^skip: .* 60 s old, or this clock as much ahead\.$/)
+    expect(statuses(recordVerdicts(undefined))).toEqual(['skip'])
   })
 
   it('are red when this clock is off by more than is known', () => {
