@@ -5,7 +5,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { decide, examine, type Examined, type Gate, wantedKeys } from '../lib/admission/admit.ts'
+import type { Gate, Verdict } from '../lib/admission/admit.ts'
 import { ReplayState } from '../lib/admission/replay.ts'
 import { systemClock } from '../lib/client/machine.ts'
 import type { EventInput } from '../lib/client/event.ts'
@@ -29,7 +29,7 @@ import { localSigner } from '../lib/keys/signer.ts'
 import { openLocalKeyService } from '../lib/local/key-service.ts'
 import { localKeyPort } from '../lib/local/key-service-port.ts'
 import type { EncryptionContext, Kek, KeyService, SourceRecord } from '../lib/ports.ts'
-import { CHANNEL, contractFile, GATEWAY, SOURCE, TYPE } from './world.ts'
+import { CHANNEL, contractFile, decideSlice, GATEWAY, NO_PSEUDONYMS, SOURCE, TYPE } from './world.ts'
 
 export interface DataKeyWorldOptions {
   readonly producers: number
@@ -195,46 +195,28 @@ export async function makeDataKeyWorld(options: DataKeyWorldOptions): Promise<Da
     directory: { fresh: true, snapshot },
     contracts,
     dataKeys,
-    pseudonyms: {
-      pseudonym: (): never => {
-        throw new TypeError('no treatment is measured here')
-      },
-    },
+    pseudonyms: NO_PSEUDONYMS,
     batches,
     channelOf: () => ({ name: CHANNEL, maxLifeSeconds: 86_400 }),
     now: () => systemClock.now(),
   })
 
-  /** Steps 1 to 11, in the order in which lib/admission/slice.ts takes them; stops at the first outage. */
+  /** Stops at the first outage. */
   const admitLane = async ({ queue, batches, state }: (typeof lanes)[number], deadlineMs: number) => {
-    const slice = queue.slice(0, MAX_SLICE)
-    const gate = gateOf(batches)
-    const examined: Examined[] = []
-    let time = state.time
-    for (const record of slice) {
-      const one = examine(record, gate, time)
-      time = one.time
-      examined.push(one)
-    }
-    const asked = wantedKeys(examined, gate, state)
-    const keys = await dataKeys.prepare(asked.requests, systemClock.now() + deadlineMs)
     let decided = 0
+    const onVerdict = (verdict: Verdict): void => {
+      decided += 1
+      if (verdict.admitted) verdicts.admitted += 1
+      else verdicts.rejected.set(verdict.code, (verdicts.rejected.get(verdict.code) ?? 0) + 1)
+    }
     try {
-      for (const one of examined) {
-        const decision = decide(one, asked.asking, gate, state, keys)
-        decision.apply()
-        decided += 1
-        const { verdict } = decision
-        if (verdict.admitted) verdicts.admitted += 1
-        else verdicts.rejected.set(verdict.code, (verdicts.rejected.get(verdict.code) ?? 0) + 1)
-      }
+      const deadline = systemClock.now() + deadlineMs
+      await decideSlice(queue.slice(0, MAX_SLICE), gateOf(batches), state, deadline, onVerdict)
     } catch (error) {
       if (!(error instanceof Outage)) throw error
       verdicts.outages += 1
     } finally {
       queue.splice(0, decided)
-      keys.release()
-      batches.endSlice()
     }
   }
 

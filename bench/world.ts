@@ -8,7 +8,14 @@ import type { Claims, Recipient } from '../lib/envelope/format.ts'
 import { prove, sealBody } from '../lib/envelope/seal.ts'
 import type { SignatureSuite } from '../lib/envelope/suite.ts'
 import { ProvenBatches } from '../lib/envelope/verify.ts'
-import { decide, type Examined, examine, type Gate, wantedKeys } from '../lib/admission/admit.ts'
+import {
+  decide,
+  type Examined,
+  examine,
+  type Gate,
+  type Verdict,
+  wantedKeys,
+} from '../lib/admission/admit.ts'
 import { ReplayState } from '../lib/admission/replay.ts'
 import { CONTENT_TYPE_HINT } from '../lib/keys/authenticate.ts'
 import { createDataKeys } from '../lib/keys/data-keys.ts'
@@ -27,6 +34,13 @@ export const WRAPPED_BYTES = 184
 /** Judging time and everybody's clock, seconds since 1970. */
 const NOW = 1_790_000_000
 export const SLICE = 128
+
+/** No treatment is measured. */
+export const NO_PSEUDONYMS: Gate['pseudonyms'] = {
+  pseudonym: () => {
+    throw new TypeError('no contract makes pseudonyms here')
+  },
+}
 
 /** A payload of `bytes` bytes of ASCII: an order with as many items as fit, the rest a note. */
 export function orderOf(index: number, bytes: number): Buffer {
@@ -166,11 +180,7 @@ export async function makeWorld(suite: SignatureSuite, contracts?: Contracts): P
       directory,
       contracts: known,
       dataKeys,
-      pseudonyms: {
-        pseudonym: (): never => {
-          throw new TypeError('no treatment is measured here')
-        },
-      },
+      pseudonyms: NO_PSEUDONYMS,
       batches: new ProvenBatches(),
       channelOf: () => channel,
       now: () => clock.now(),
@@ -273,11 +283,16 @@ function recordOf(index: number, value: Uint8Array, claims: Claims | undefined):
 export const newState = (): ReplayState =>
   new ReplayState({ maxSessions: 64, newDataKeysPerMinute: 60 }, 65_536)
 
-/** Steps 1 to 11 on the records of a slice, in the order in which lib/admission/slice.ts takes them; all must be admitted. */
-export async function admitSlice(
+/**
+ * Steps 1 to 11 on the records of a slice, in the order in which lib/admission/slice.ts takes them. `onVerdict` is told of
+ * each in turn. Rejects with the outage of the first that cannot be decided.
+ */
+export async function decideSlice(
   slice: readonly SourceRecord[],
   gate: Gate,
   state: ReplayState,
+  deadline: number,
+  onVerdict: (verdict: Verdict) => void,
 ): Promise<void> {
   const examined: Examined[] = []
   let time = state.time
@@ -287,17 +302,22 @@ export async function admitSlice(
     examined.push(one)
   }
   const asked = wantedKeys(examined, gate, state)
-  const keys = await gate.dataKeys.prepare(asked.requests, Number.MAX_SAFE_INTEGER)
+  const keys = await gate.dataKeys.prepare(asked.requests, deadline)
   try {
     for (const one of examined) {
       const decision = decide(one, asked.asking, gate, state, keys)
       decision.apply()
-      const { verdict } = decision
-      if (!verdict.admitted)
-        throw new TypeError(`an event was not admitted: ${verdict.code}, ${verdict.reason}`)
+      onVerdict(decision.verdict)
     }
   } finally {
     keys.release()
     gate.batches.endSlice()
   }
 }
+
+/** The same; all must be admitted. */
+export const admitSlice = (slice: readonly SourceRecord[], gate: Gate, state: ReplayState): Promise<void> =>
+  decideSlice(slice, gate, state, Number.MAX_SAFE_INTEGER, (verdict) => {
+    if (!verdict.admitted)
+      throw new TypeError(`an event was not admitted: ${verdict.code}, ${verdict.reason}`)
+  })
