@@ -221,7 +221,9 @@ function explainConnection({ name, code, message }: Root): [OutageCode, string] 
       'sink-unavailable',
       `no broker can be reached (${code === '' ? message : code}). Check brokers, port and network, and whether that listener asks for TLS and SASL.`,
     ]
-  return ['sink-unavailable', `the client failed (${name}: ${message}). It is tried again.`]
+  // Of these not the words: they may quote what it was given to write.
+  const kind = code === '' ? name : `${name} ${code}`
+  return ['sink-unavailable', `the client failed (${oneLine(kind)}). It is tried again.`]
 }
 
 function tlsAdvice(code: string): string {
