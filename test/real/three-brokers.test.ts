@@ -12,7 +12,6 @@ import {
   TRANSACTIONS,
 } from './faults/leaders.ts'
 import { DEPLOYMENT, type RealStack, startStack, withAdmin } from './stack/stack.ts'
-import { connection } from './world.ts'
 
 const LEADER_ROUNDS = Number(process.env['FAULT_LEADER_ROUNDS'] ?? 4)
 const COORDINATOR_KILLS = Number(process.env['FAULT_COORDINATOR_KILLS'] ?? 2)
@@ -25,7 +24,7 @@ let disk: Disk
 let arena: Arena | undefined
 
 beforeAll(async () => {
-  stack = await startStack({ version: connection.version, brokers: 3, properties: QUICK_REBALANCE })
+  stack = await startStack({ brokers: 3, properties: QUICK_REBALANCE })
   await stack.brokers.get(POOR)?.stop()
   disk = await Disk.under(stack, POOR)
   await stack.brokers.get(POOR)?.start()
