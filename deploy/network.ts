@@ -1,12 +1,11 @@
 /** Who reaches whom: functions, Lambda's pollers, brokers, and the services of AWS. */
 import { IDS, serviceName } from './functions.ts'
-import { givenArns, PORTS, type Stage } from './stage.ts'
+import { ENDPOINT_SERVICES, type EndpointService, givenArns, PORTS, type Stage } from './stage.ts'
 import {
   allow,
   attribute,
   idPart,
   policyDocument,
-  ref,
   type Resource,
   type Resources,
   type Statement,
@@ -14,9 +13,7 @@ import {
   type Values,
 } from './template.ts'
 
-/** What a function and, on demand, a poller asks; MSK's own API where users of MSK are rotated. */
-const SERVICES = ['kms', 'lambda', 'secretsmanager', 'sts'] as const
-type InterfaceService = (typeof SERVICES)[number] | 'kafka'
+type InterfaceService = Exclude<EndpointService, 's3'>
 
 export function networkOf(stage: Stage): Resources {
   const { network } = stage
@@ -49,12 +46,17 @@ const ingress = (group: Value, source: Value, port: number, description: string)
   Properties: { GroupId: group, SourceSecurityGroupId: source, ...tcp(port), Description: description },
 })
 
-function toServices({ network }: Stage): readonly Values[] {
+/** Of the endpoints for interfaces: the stack's, or that of those that are there already. */
+const endpointGroup = ({ network }: Stage): Value =>
+  network.endpointsSecurityGroup ?? attribute(IDS.endpointGroup, 'GroupId')
+
+function toServices(stage: Stage): readonly Values[] {
+  const { network } = stage
   if (network.ways === 'nat') return [{ ...tcp(443), CidrIp: '0.0.0.0/0', Description: 'AWS, by NAT' }]
   return [
     {
       ...tcp(443),
-      DestinationSecurityGroupId: attribute(IDS.endpointGroup, 'GroupId'),
+      DestinationSecurityGroupId: endpointGroup(stage),
       Description: 'endpoints',
     },
     ...(network.s3PrefixList === undefined
@@ -71,9 +73,7 @@ function pollerRules(stage: Stage, port: number): Resources {
     Properties: { GroupId: brokers, ...target, ...tcp(to), Description: POLLERS },
   })
   const services =
-    ways === 'nat'
-      ? { CidrIp: '0.0.0.0/0' }
-      : { DestinationSecurityGroupId: attribute(IDS.endpointGroup, 'GroupId') }
+    ways === 'nat' ? { CidrIp: '0.0.0.0/0' } : { DestinationSecurityGroupId: endpointGroup(stage) }
   return {
     BrokersFromPollers: ingress(brokers, brokers, port, POLLERS),
     PollersToBrokers: out({ DestinationSecurityGroupId: brokers }, port),
@@ -128,43 +128,51 @@ function directoryRight({ directory }: Stage): readonly Statement[] {
 function endpoints(stage: Stage, functions: Value): Resources {
   const { network, region } = stage
   const hasMskUsers = stage.rotations.some(({ rotation }) => rotation.kind === 'scram' && rotation.msk)
-  const services: readonly InterfaceService[] = [...SERVICES, ...(hasMskUsers ? (['kafka'] as const) : [])]
+  const made = ENDPOINT_SERVICES.filter(
+    (service) => !network.given.includes(service) && (service !== 'kafka' || hasMskUsers),
+  )
+  const group = endpointGroup(stage)
+  const isOurs = network.endpointsSecurityGroup === undefined
+  const common = (service: EndpointService): Values => ({
+    ServiceName: `com.amazonaws.${region}.${service}`,
+    VpcId: network.vpc,
+  })
+  const madeOne = (service: EndpointService): Values =>
+    service === 's3'
+      ? {
+          VpcEndpointType: 'Gateway',
+          ...common(service),
+          RouteTableIds: network.routeTables,
+          PolicyDocument: ownAlone(stage, ...directoryRight(stage)),
+        }
+      : {
+          VpcEndpointType: 'Interface',
+          ...common(service),
+          SubnetIds: network.subnets,
+          SecurityGroupIds: [group],
+          PrivateDnsEnabled: true,
+          PolicyDocument: wayPolicy(stage, service),
+        }
   return {
-    [IDS.endpointGroup]: {
-      Type: 'AWS::EC2::SecurityGroup',
-      Properties: {
-        GroupDescription: `${serviceName(stage)}: endpoints of AWS services`,
-        VpcId: network.vpc,
-      },
-    },
-    EndpointsFromFunctions: ingress(ref(IDS.endpointGroup), functions, 443, 'functions'),
-    EndpointsFromPollers: ingress(ref(IDS.endpointGroup), network.brokersSecurityGroup, 443, POLLERS),
-    ...Object.fromEntries(
-      services.map((service) => [
-        `${idPart(service)}Endpoint`,
-        {
-          Type: 'AWS::EC2::VPCEndpoint',
-          Properties: {
-            VpcEndpointType: 'Interface',
-            ServiceName: `com.amazonaws.${region}.${service}`,
-            VpcId: network.vpc,
-            SubnetIds: network.subnets,
-            SecurityGroupIds: [attribute(IDS.endpointGroup, 'GroupId')],
-            PrivateDnsEnabled: true,
-            PolicyDocument: wayPolicy(stage, service),
-          },
+    ...(isOurs && {
+      [IDS.endpointGroup]: {
+        Type: 'AWS::EC2::SecurityGroup',
+        Properties: {
+          GroupDescription: `${serviceName(stage)}: endpoints of AWS services`,
+          VpcId: network.vpc,
         },
+      },
+    }),
+    EndpointsFromFunctions: ingress(group, functions, 443, 'functions'),
+    // Another deployment at these brokers may have let their group in.
+    ...((isOurs || network.pollerRules === 'create') && {
+      EndpointsFromPollers: ingress(group, network.brokersSecurityGroup, 443, POLLERS),
+    }),
+    ...Object.fromEntries(
+      made.map((service) => [
+        `${idPart(service)}Endpoint`,
+        { Type: 'AWS::EC2::VPCEndpoint', Properties: madeOne(service) },
       ]),
     ),
-    S3Endpoint: {
-      Type: 'AWS::EC2::VPCEndpoint',
-      Properties: {
-        VpcEndpointType: 'Gateway',
-        ServiceName: `com.amazonaws.${region}.s3`,
-        VpcId: network.vpc,
-        RouteTableIds: network.routeTables,
-        PolicyDocument: ownAlone(stage, ...directoryRight(stage)),
-      },
-    },
   }
 }

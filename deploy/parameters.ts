@@ -87,6 +87,18 @@ export class ParameterReader {
     return usual ?? choices[0] ?? never()
   }
 
+  /** A list of some of them; empty where nothing stands there. */
+  choices<const T extends string>(path: Path, choices: readonly T[]): readonly T[] {
+    if (!this.has(path)) return []
+    const texts = this.list(
+      path,
+      new RegExp(`^(${choices.join('|')})$`),
+      `List some of ${choices.join(', ')}.`,
+      1,
+    )
+    return choices.filter((one) => texts.includes(one))
+  }
+
   list(path: Path, pattern: RegExp, fix: string, least: number): readonly string[] {
     const value = this.#value(path)
     const list: readonly unknown[] = Array.isArray(value) ? value : []

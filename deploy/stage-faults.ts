@@ -65,7 +65,8 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     read.fault('cluster.brokers', what, 'Take the list from aws kafka get-bootstrap-brokers.')
   }
   const byEndpoints = read.has('network.ways') && network.ways === 'endpoints'
-  if (byEndpoints && network.routeTables.length === 0)
+  endpointFaults(stage, read)
+  if (byEndpoints && network.routeTables.length === 0 && !network.given.includes('s3'))
     read.fault('network.routeTables', 'S3 is reached by none.', 'List them, or set network.ways: nat.')
   if (byEndpoints && network.s3PrefixList === undefined) {
     const fix = 'Set what aws ec2 describe-managed-prefix-lists names com.amazonaws.REGION.s3.'
@@ -115,5 +116,21 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
   if (stage.rotations.length > 0 && !stage.rotations.some(({ rotation }) => rotation.kind === 'directory')) {
     const fix = 'Add directory: { kind: directory } to it.'
     read.fault('rotation', 'Nobody would renew the key directory, and gates would stop.', fix)
+  }
+}
+
+/** What is there already is not made again, which EC2 would refuse in the middle of a deployment. */
+function endpointFaults({ network }: Stage, read: ParameterReader): void {
+  const { ways, given, endpointsSecurityGroup: group, routeTables } = network
+  if (ways === 'nat') {
+    for (const name of ['network.given', 'network.endpointsSecurityGroup'])
+      if (read.has(name)) read.none(name, 'Leave it out, or set network.ways: endpoints.')
+    return
+  }
+  if (given.includes('s3') && routeTables.length > 0)
+    read.fault('network.routeTables', 'They have a route to S3 already.', 'Leave them out, or s3 of given.')
+  if (given.some((service) => service !== 's3') && group === undefined) {
+    const fix = 'Set the id of the security group that the given endpoints have.'
+    read.fault('network.endpointsSecurityGroup', 'Who reaches the given endpoints is not known.', fix)
   }
 }

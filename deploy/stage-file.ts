@@ -8,7 +8,7 @@ import { ConfigError } from '../lib/errors.ts'
 import { readRotationPolicy } from '../lib/keys/rotation-policy.ts'
 import { ParameterReader, type Path } from './parameters.ts'
 import { stageFaults } from './stage-faults.ts'
-import type { Given, Stage } from './stage.ts'
+import { ENDPOINT_SERVICES, type Given, type Stage } from './stage.ts'
 
 const IAM_ROLE = /^arn:aws[a-z-]*:iam::[0-9]{12}:role\/[\w+=,.@/-]{1,512}$/
 const SNS_TOPIC = /^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[\w-]{1,256}$/
@@ -19,6 +19,7 @@ const ISSUER = /^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$/
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/i
 const TOPIC = /^[A-Za-z0-9._-]{1,249}$/
 const SETTING = /^(SEALGATE|POWERTOOLS|OTEL)_[A-Z0-9_]{1,60}$/
+const SECURITY_GROUP = /^sg-[0-9a-f]{8,17}$/
 /** Lambda's limit for functions of Kafka event source mappings. */
 const MAX_TIMEOUT_SECONDS = 840
 
@@ -49,7 +50,8 @@ export function readStage(text: string, path: string): Stage {
   read.known('kek', ['id', 'key'])
   read.known('concurrency', ['ingest', 'keys'])
   read.known('network', [
-    ...['vpc', 'subnets', 'brokersSecurityGroup', 'ways', 'routeTables', 's3PrefixList', 'pollerRules'],
+    ...['vpc', 'subnets', 'brokersSecurityGroup', 'ways', 'given', 'endpointsSecurityGroup'],
+    ...['routeTables', 's3PrefixList', 'pollerRules'],
   ])
   read.known('alarms', ['topic', 'lagRecords', 'rejectedPerMinute', 'silenceMinutes'])
   const deployment = read.text('deployment', NAME, 'Set what begins transactional ids, e.g. shop.')
@@ -150,10 +152,16 @@ export function readStage(text: string, path: string): Stage {
       subnets: read.list('network.subnets', /^subnet-[0-9a-f]{8,17}$/, 'List ids of private subnets.', 2),
       brokersSecurityGroup: read.text(
         'network.brokersSecurityGroup',
-        /^sg-[0-9a-f]{8,17}$/,
+        SECURITY_GROUP,
         "Set the id of the brokers' security group.",
       ),
       ways: read.choice('network.ways', ['endpoints', 'nat']),
+      given: read.choices('network.given', ENDPOINT_SERVICES),
+      endpointsSecurityGroup: read.optional(
+        'network.endpointsSecurityGroup',
+        SECURITY_GROUP,
+        'Set the id of the security group that the given endpoints have.',
+      ),
       routeTables: read.has('network.routeTables')
         ? read.list('network.routeTables', /^rtb-[0-9a-f]{8,17}$/, "List the subnets' route tables.", 1)
         : [],

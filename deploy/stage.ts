@@ -10,6 +10,10 @@ export type Given = string
 export type Authentication = 'scram' | 'iam' | 'mtls'
 export type FailureMode = 'throw' | 'partial'
 
+/** What a function and, on demand, a poller asks of AWS; MSK's own API where users of MSK are rotated. */
+export const ENDPOINT_SERVICES = ['kms', 'lambda', 'secretsmanager', 'sts', 'kafka', 's3'] as const
+export type EndpointService = (typeof ENDPOINT_SERVICES)[number]
+
 export interface Stage {
   /** The file's name. */
   readonly name: string
@@ -66,6 +70,10 @@ export interface Stage {
     readonly subnets: readonly string[]
     readonly brokersSecurityGroup: string
     readonly ways: 'endpoints' | 'nat'
+    /** Of which services the VPC has endpoints already: private names and routes are taken but once. */
+    readonly given: readonly EndpointService[]
+    /** Of those for interfaces; undefined: all are made, with a group of their own. */
+    readonly endpointsSecurityGroup: string | undefined
     readonly routeTables: readonly string[]
     readonly s3PrefixList: string | undefined
     /** Whether the stack lets Lambda's pollers, which have the brokers' security group, reach the brokers. */

@@ -1,5 +1,5 @@
 /** The network of a deployment's template: whom functions and Lambda's pollers reach, and who reaches them (docs/network.md). */
-import { fail, type Verdict, warn } from './finding.ts'
+import { fail, skip, type Verdict, warn } from './finding.ts'
 
 /** What somebody parsed out of JSON or YAML. */
 type Node = Readonly<Record<string, unknown>>
@@ -57,15 +57,31 @@ export function networkVerdicts(template: unknown, where: string): readonly Verd
   const endpoints = ofType('AWS::EC2::VPCEndpoint').map(({ properties }) => properties)
   const reaches = (service: string): boolean =>
     hasNat || endpoints.some((one) => JSON.stringify(one['ServiceName'] ?? '').includes(`.${service}"`))
-  for (const service of SERVICES)
-    if (!reaches(service))
-      fault('network', `There is no way to ${service}.`, 'Add an interface endpoint for it, or a NAT.')
-  if (gates.some(({ properties }) => isInS3(properties)) && !reaches('s3'))
-    fault(
-      'network',
-      'There is no way to S3, where the key directory is.',
-      'Add a gateway endpoint, or a NAT.',
+  const told = (what: string, fix: string): void => void faults.push(skip(`${where}: network: ${what}`, fix))
+  const missing = SERVICES.filter((service) => !reaches(service))
+  // A way out to a group, or a prefix list, of somebody else's: what is there no template tells.
+  const given = egress.find((rule) => isPort(rule, HTTPS) && isGivenGroup(rule))
+  if (given !== undefined && missing.length > 0)
+    told(
+      `It makes no endpoint for ${missing.join(', ')}, and has a way to ${String(given['DestinationSecurityGroupId'])}.`,
+      'See that the VPC has them, in that group and with private DNS: aws ec2 describe-vpc-endpoints.',
     )
+  else
+    for (const service of missing)
+      fault('network', `There is no way to ${service}.`, 'Add an interface endpoint for it, or a NAT.')
+  if (gates.some(({ properties }) => isInS3(properties)) && !reaches('s3')) {
+    if (egress.some((rule) => isPort(rule, HTTPS) && 'DestinationPrefixListId' in rule))
+      told(
+        'It makes no endpoint for S3, and has a way to its prefix list.',
+        "See that the subnets' route tables have one: aws ec2 describe-vpc-endpoints.",
+      )
+    else
+      fault(
+        'network',
+        'There is no way to S3, where the key directory is.',
+        'Add a gateway endpoint, or a NAT.',
+      )
+  }
   // Pollers stand in the brokers' subnets, with the brokers' own security group.
   const toThemselves = ingress.filter(({ properties: { GroupId: to, SourceSecurityGroupId: from } }) => {
     return to !== undefined && JSON.stringify(to) === JSON.stringify(from)
@@ -95,5 +111,8 @@ const mentions = (value: unknown, id: string): boolean =>
 
 const isAnywhere = ({ CidrIp: four, CidrIpv6: six }: Node): boolean =>
   ANYWHERE.some((net) => net === four || net === six)
+
+const isGivenGroup = ({ DestinationSecurityGroupId: group }: Node): boolean =>
+  typeof group === 'string' && group.startsWith('sg-')
 
 const isPort = ({ FromPort: from, ToPort: to }: Node, port: number): boolean => from === port && to === port

@@ -6,6 +6,8 @@ import { createdKeks } from '../../deploy/keks.ts'
 import { environmentFaults, keyPoliciesText, readParts, samText, STAGES } from '../../deploy/package.ts'
 import { needsOf } from '../../deploy/rights.ts'
 import type { Stage } from '../../deploy/stage.ts'
+import { networkVerdicts } from '../../lib/doctor/template-network.ts'
+import type { Verdict } from '../../lib/doctor/finding.ts'
 import type { Fault } from '../../lib/errors.ts'
 import { listOf, nodeOf, ofType, parseTemplate } from './compiled.ts'
 import { identityOf, mayByIdentity } from './policy.ts'
@@ -147,6 +149,79 @@ describe('a role', () => {
     expect(may('kms:CreateGrant', 'SecretsKey.Arn', { 'kms:GrantIsForAWSResource': ['true'] })).toBe(true)
     expect(may('kms:CreateGrant', 'SecretsKey.Arn')).toBe(false)
     expect(may('secretsmanager:GetSecretValue', `${secret}AmazonMSK_a-Ab12Cd`)).toBe(true)
+  })
+})
+
+describe('an endpoint that is there already', () => {
+  const group = 'sg-0fedcba9876543210'
+  const withNetwork = (network: Partial<Stage['network']>): unknown =>
+    templateOf({ ...stage, network: { ...stage.network, ...network } })
+  const servicesOf = (template: unknown): string[] =>
+    ofType(template, 'AWS::EC2::VPCEndpoint').map(({ properties }) =>
+      String(properties['ServiceName']).replace('com.amazonaws.eu-west-1.', ''),
+    )
+  const rulesTo = (template: unknown, target: string): string[] =>
+    ofType(template, 'AWS::EC2::SecurityGroupIngress')
+      .filter(({ properties }) => properties['GroupId'] === target)
+      .map(({ properties }) => String(properties['SourceSecurityGroupId']))
+  const ways = (template: unknown): Verdict[] => [...networkVerdicts(template, 't')]
+
+  it('is not made a second time, and lets functions and pollers in by its own group', () => {
+    const all = ['kms', 'lambda', 'secretsmanager', 'sts', 's3'] as const
+    const template = withNetwork({ given: all, endpointsSecurityGroup: group, routeTables: [] })
+    expect(servicesOf(template)).toEqual([])
+    expect(ofType(template, 'AWS::EC2::SecurityGroup').map(({ id }) => id)).toEqual(['FunctionSecurityGroup'])
+    const brokers = stage.network.brokersSecurityGroup
+    expect(rulesTo(template, group)).toEqual(['FunctionSecurityGroup.GroupId', brokers])
+    const [functions] = ofType(template, 'AWS::EC2::SecurityGroup')
+    const out = [
+      ...listOf(functions?.properties['SecurityGroupEgress']),
+      ...ofType(template, 'AWS::EC2::SecurityGroupEgress').map(({ properties }) => properties),
+    ].map(nodeOf)
+    expect(out.filter(({ FromPort }) => FromPort === 443)).toMatchObject([
+      { DestinationSecurityGroupId: group },
+      { DestinationPrefixListId: stage.network.s3PrefixList },
+      { GroupId: brokers, DestinationSecurityGroupId: group },
+    ])
+  })
+
+  it('leaves those to be made that are not, in the same group', () => {
+    const template = withNetwork({ given: ['kms', 'sts'], endpointsSecurityGroup: group })
+    expect(servicesOf(template)).toEqual(['lambda', 'secretsmanager', 's3'])
+    expect(
+      ofType(template, 'AWS::EC2::VPCEndpoint').flatMap(
+        ({ properties }) => properties['SecurityGroupIds'] ?? [],
+      ),
+    ).toEqual([group, group])
+    const s3Alone = withNetwork({ given: ['s3'], routeTables: [] })
+    expect(servicesOf(s3Alone)).toEqual(['kms', 'lambda', 'secretsmanager', 'sts'])
+    expect(rulesTo(s3Alone, 'EndpointSecurityGroup.GroupId')).toHaveLength(2)
+  })
+
+  it('lets pollers in by a rule of somebody else’s, where they are given', () => {
+    const template = withNetwork({
+      given: ['kms', 'lambda', 'secretsmanager', 'sts'],
+      endpointsSecurityGroup: group,
+      pollerRules: 'given',
+    })
+    expect(rulesTo(template, group)).toEqual(['FunctionSecurityGroup.GroupId'])
+  })
+
+  it('is nothing that the doctor can see in the template, which it says', () => {
+    expect(ways(withNetwork({}))).toEqual([])
+    expect(ways(withNetwork({ given: ['kms', 'sts'], endpointsSecurityGroup: group }))).toEqual([
+      {
+        status: 'skip',
+        message: `t: network: It makes no endpoint for kms, sts, and has a way to ${group}.`,
+        fix: 'See that the VPC has them, in that group and with private DNS: aws ec2 describe-vpc-endpoints.',
+      },
+    ])
+    expect(ways(withNetwork({ given: ['s3'], routeTables: [] }))).toMatchObject([
+      {
+        status: 'skip',
+        message: `t: network: It makes no endpoint for S3, and has a way to its prefix list.`,
+      },
+    ])
   })
 })
 

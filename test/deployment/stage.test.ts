@@ -127,6 +127,27 @@ describe('a stage', () => {
     ['network.routeTables', 'endpoints without a way to S3', [[/ {2}routeTables.*\n/, '']]],
     ['network.s3PrefixList', 'endpoints without S3’s addresses', [[/ {2}s3PrefixList.*\n/, '']]],
     [
+      'network.endpointsSecurityGroup',
+      'endpoints that are there already, of which no group is told',
+      [['ways: endpoints', 'ways: endpoints\n  given: [kms, sts]']],
+    ],
+    [
+      'network.routeTables',
+      'a second way to S3, which a route table does not take',
+      [['ways: endpoints', 'ways: endpoints\n  given: [s3]']],
+    ],
+    [
+      'network.given',
+      'endpoints that are there already, and none that are used',
+      [['ways: endpoints', 'ways: nat\n  given: [s3]']],
+    ],
+    [
+      'network.endpointsSecurityGroup',
+      'a group of endpoints, and none that are used',
+      [['ways: endpoints', 'ways: nat\n  endpointsSecurityGroup: sg-0123456789abcdef1']],
+    ],
+    ['network.given', 'a service that nobody asks', [['ways: endpoints', 'ways: endpoints\n  given: [ec2]']]],
+    [
       'timeoutSeconds',
       'too little time to take a partition over',
       [['enabled: false', 'timeoutSeconds: 34']],
