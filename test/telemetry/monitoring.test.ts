@@ -68,11 +68,56 @@ describe('what is asked of Prometheus', () => {
   })
 })
 
+interface Alarm {
+  readonly AlarmName: string
+  readonly MetricName: string
+  readonly Dimensions: readonly { readonly Name: string; readonly Value: string }[]
+  readonly Statistic: string
+  readonly Period: number
+  readonly EvaluationPeriods: number
+  readonly ComparisonOperator: string
+  readonly Threshold: number
+  readonly TreatMissingData: string
+}
+
+/** As its row in the documents has it. */
+function rowOf(alarm: Alarm): string {
+  const dimension = (name: string): string | undefined =>
+    alarm.Dimensions.find(({ Name }) => Name === name)?.Value.replace(/^sealgate-example-/, '')
+  const [of, by] = [dimension('FunctionName'), dimension('code')]
+  const over = alarm.ComparisonOperator === 'GreaterThanThreshold' ? 'over' : 'not over'
+  const times = `${alarm.EvaluationPeriods} times ${alarm.Period / 60} minutes`
+  const cells = [
+    `\`${alarm.AlarmName.replace('sealgate-example-', '')}\``,
+    `\`${alarm.MetricName}\`${of === undefined ? '' : ` of \`${of}\``}${by === undefined ? '' : ` by \`${by}\``}`,
+    `${alarm.Statistic.toLowerCase()} ${over} ${alarm.Threshold}, ${times}`,
+    alarm.TreatMissingData === 'breaching' ? 'an alarm' : 'well',
+  ]
+  return `|${cells.join('|')}|`
+}
+
 describe('the alarms of the deployment', () => {
+  const template: { Resources: Record<string, { Type: string; Properties: Alarm }> } = parse(
+    read('template.yaml'),
+    // Tags of CloudFormation are left as the texts that they stand before.
+    { logLevel: 'error' },
+  )
+  const alarms = Object.values(template.Resources)
+    .filter(({ Type }) => Type === 'AWS::CloudWatch::Alarm')
+    .map(({ Properties }) => Properties)
+
+  it('stand in the documents with what each is made of, and when it fires, and no others do', () => {
+    expect(alarms.length).toBeGreaterThan(10)
+    const rows = MONITORING.split('\n').map((line) => line.replaceAll(/\s*\|\s*/g, '|'))
+    for (const alarm of alarms) expect(rows).toContain(rowOf(alarm))
+    expect(rows.filter((row) => / times \d+ minutes\|/.test(row))).toHaveLength(alarms.length)
+  })
+
   it('are made of metrics that the functions write', () => {
-    const own = read('template.yaml').match(/MetricName: '?[a-z-]+\.[a-z.-]+/g) ?? []
+    const table = MONITORING.slice(0, MONITORING.indexOf('The [deployment]'))
+    const own = alarms.filter(({ MetricName }) => MetricName.includes('.'))
     expect(own.length).toBeGreaterThan(3)
-    for (const line of own) expect(MONITORING).toContain(`\`${line.replace(/MetricName: '?/, '')}\``)
+    for (const { MetricName } of own) expect(table).toContain(`\`${MetricName}\``)
   })
 })
 
