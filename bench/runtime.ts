@@ -1,14 +1,15 @@
 /**
- * functions/ingest on AWS's own runtime client, bundled as it is deployed: its init beside that of a function that does
- * nothing, its first event, and what a warm invocation costs beside the handler called directly.
+ * The functions on AWS's own runtime client, bundled as they are deployed: their init beside that of a function that does
+ * nothing, ingest's first event, and what a warm invocation costs beside the handler called directly.
  */
 import { fork } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { sizeOf } from '../scripts/bundle.ts'
+import { CONTROL_NAMES } from '../lib/settings.ts'
+import { bundleFunction, sizeOf } from '../scripts/bundle.ts'
 import type { FunctionPlace } from '../test/real/function-place.ts'
-import { type RunningFunction, startFunction } from '../test/real/runtime-api.ts'
+import { type FunctionOptions, type RunningFunction, startFunction } from '../test/real/runtime-api.ts'
 import type { DirectAnswer } from './direct-handler.ts'
 import { KafkaWorld, type Site } from './kafka-world.ts'
 import { type Result, type Setting, spreadOf, spreadText } from './measure.ts'
@@ -36,27 +37,32 @@ export async function runtime({ quick }: Setting): Promise<Result> {
     const site = await world.site(1)
     const place = await world.ingest(site)
     const bytes = sizeOf(place.folder)
-    const starts = await measureStarts(plan, { place, site, hello: await helloWorld(folder) })
+    const others = { hello: await helloWorld(folder), ...(await otherFunctions(place)) }
+    const starts = await measureStarts(plan, { place, site }, others)
     const other = await world.site(1)
     const warm = await measureWarm(plan, {
       runtime: { place, site },
       direct: { place: await world.ingest(other), site: other },
     })
     for (const one of [site, other]) await world.checkNothingQuarantined(one)
-    const { hello, ingest, ratio, first } = starts
+    const { hello, ingest, ratio, keys, rotate, first } = starts
     return {
       table: [
         ['', 'median and quartiles'],
         ['init of hello world, ms', spreadText(hello, 0)],
         ['init of ingest, ms', spreadText(ingest, 0)],
         ['× hello world', spreadText(ratio)],
+        ['init of keys, ms', spreadText(keys.milliseconds, 0)],
+        ['× hello world', spreadText(keys.ratio)],
+        ['init of rotate, ms', spreadText(rotate.milliseconds, 0)],
+        ['× hello world', spreadText(rotate.ratio)],
         [`first invocation, ${SLICE} events, ms`, spreadText(first, 0)],
         [`warm invocation, ${SLICE} events, ms`, spreadText(warm.runtime, 1)],
         ['the handler called directly, ms', spreadText(warm.direct, 1)],
         ['× called directly', spreadText(warm.ratio)],
         ['package, kB', (bytes / 1000).toFixed(0)],
       ],
-      data: { init: { hello, ingest, ratio }, first, warm: { events: SLICE, ...warm }, bytes },
+      data: { init: { hello, ingest, ratio, keys, rotate }, first, warm: { events: SLICE, ...warm }, bytes },
     }
   } finally {
     await world.close()
@@ -64,9 +70,27 @@ export async function runtime({ quick }: Setting): Promise<Result> {
   }
 }
 
-async function helloWorld(folder: string): Promise<string> {
+async function helloWorld(folder: string): Promise<FunctionOptions> {
   await writeFile(join(folder, 'index.mjs'), `export const handler = async () => 'hello world'\n`)
-  return folder
+  return { folder, environment: {} }
+}
+
+/** The other two, beside ingest: of its environment each has what it reads. */
+async function otherFunctions({ folder, environment }: FunctionPlace) {
+  const pick = (names: readonly string[]): Record<string, string> =>
+    Object.fromEntries(Object.entries(environment).filter(([name]) => names.includes(name)))
+  const trust = pick(['SEALGATE_DIRECTORY', 'SEALGATE_ROOTS'])
+  const optionsOf = async (name: string, own: Record<string, string>): Promise<FunctionOptions> => {
+    await bundleFunction(name, join(folder, name))
+    return { folder, handler: `${name}/index.handler`, environment: own }
+  }
+  return {
+    keys: await optionsOf('keys', trust),
+    rotate: await optionsOf('rotate', {
+      ...{ ...trust, ...pick(CONTROL_NAMES), SEALGATE_ROTATION: 'rotation.yaml' },
+      SEALGATE_ROOT_KEY: 'arn:aws:kms:eu-west-1:111122223333:key/root',
+    }),
+  }
 }
 
 interface Placed {
@@ -74,25 +98,37 @@ interface Placed {
   readonly site: Site
 }
 
+const FUNCTIONS = ['hello', 'ingest', 'keys', 'rotate'] as const
+type Started = (typeof FUNCTIONS)[number]
+
 /** New processes, in turn; ingest's takes an event before it ends. The first of each is not counted: it warms the disk's cache. */
-async function measureStarts({ starts }: Plan, { place, site, hello }: Placed & { readonly hello: string }) {
-  const [helloMs, ingestMs, firstMs] = [new Array<number>(), new Array<number>(), new Array<number>()]
-  for (let round = 0; round <= starts; round++) {
-    const idle = await startFunction({ folder: hello, environment: {} })
-    await idle.end()
-    const ingest = await startFunction(place)
-    try {
-      const first = await timesOf(ingest, await site.nextEvent(SLICE))
-      if (round === 0) continue
-      helloMs.push(idle.initMilliseconds)
-      ingestMs.push(ingest.initMilliseconds)
-      firstMs.push(first)
-    } finally {
-      await ingest.end()
+async function measureStarts(
+  { starts }: Plan,
+  { place, site }: Placed,
+  others: Readonly<Record<Exclude<Started, 'ingest'>, FunctionOptions>>,
+) {
+  const options = { ...others, ingest: place }
+  const times: Record<Started, number[]> = { hello: [], ingest: [], keys: [], rotate: [] }
+  const firstMs: number[] = []
+  for (let round = 0; round <= starts; round++)
+    for (const name of FUNCTIONS) {
+      const one = await startFunction(options[name])
+      try {
+        const first = name === 'ingest' ? await timesOf(one, await site.nextEvent(SLICE)) : undefined
+        if (round === 0) continue
+        times[name].push(one.initMilliseconds)
+        if (first !== undefined) firstMs.push(first)
+      } finally {
+        await one.end()
+      }
     }
-  }
-  const ratio = spreadOf(ingestMs.map((one, round) => one / (helloMs[round] ?? Number.NaN)))
-  return { hello: spreadOf(helloMs), ingest: spreadOf(ingestMs), ratio, first: spreadOf(firstMs) }
+  const beside = (name: Started) => ({
+    milliseconds: spreadOf(times[name]),
+    ratio: spreadOf(times[name].map((one, round) => one / (times.hello[round] ?? Number.NaN))),
+  })
+  const { milliseconds: ingest, ratio } = beside('ingest')
+  const more = { keys: beside('keys'), rotate: beside('rotate'), first: spreadOf(firstMs) }
+  return { hello: spreadOf(times.hello), ingest, ratio, ...more }
 }
 
 /** Each arm has a site of its own: two on one would fence each other. A round's figure is its median. */
