@@ -3,8 +3,8 @@
  * (docs/local.md). Makes topics and first positions, writes what SAM is given (build/local), answers as KMS and Secrets
  * Manager, and prints each verdict as the audit topic gets it.
  */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -113,7 +113,10 @@ function urlOf(text: string): string {
 
 async function bundle(folder: string): Promise<void> {
   const place = join(folder, FUNCTION)
-  await rm(place, { recursive: true, force: true })
+  await mkdir(place, { recursive: true })
+  // What a running world has put beside the code stays.
+  for (const name of await readdir(place))
+    if (name.endsWith('.mjs')) await rm(join(place, name), { recursive: true })
   // Only here: the bundler is of the machine on which it was installed.
   const { bundleFunction } = await import('./bundle.ts')
   await bundleFunction('ingest', place)

@@ -51,6 +51,17 @@ it('says all that is wrong at once, and ends with 2', async () => {
     expect(output).toContain(fault)
 })
 
+it('bundles the code anew, and leaves what a world has put beside it', async () => {
+  const place = join(folder, 'bundled', 'function')
+  await mkdir(place, { recursive: true })
+  for (const name of ['contracts.json', 'OLD.mjs']) await writeFile(join(place, name), '')
+  expect(await localWorld(['bundle', '--folder', join(folder, 'bundled')])).toEqual({ status: 0, output: '' })
+  const names = await readdir(place)
+  expect(names).toEqual(expect.arrayContaining(['contracts.json', 'index.mjs']))
+  expect(names).not.toContain('OLD.mjs')
+  await rm(join(folder, 'bundled'), { recursive: true })
+})
+
 it('refuses an address that is none, and shows its help', async () => {
   const wrong = await localWorld(['serve', '--listen', '127.0.0.1', '--endpoint', 'ftp://x'])
   expect(wrong.status).toBe(2)
