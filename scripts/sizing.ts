@@ -15,6 +15,7 @@ const GB_SECOND = 0.0000133334
 const MILLION_REQUESTS = 0.2
 const TEN_THOUSAND_SIGNATURES = 0.15
 const GB_MONTH_OF_DISK = 0.1
+const GB_OF_LOGS = 0.5
 /** Lambda's unit: 1,769 MB are a whole processor. */
 const GB = 1769 / 1024
 
@@ -22,6 +23,8 @@ const GB = 1769 / 1024
 const OUTPUT = 2000
 const ENTRY = 700
 const REPLICAS = 3
+/** Bytes in the log of an invocation where all is well: our line of metrics, which is 1,490, and Lambda's own. */
+const LOGGED = 2000
 
 interface Shape {
   /** Events in a transaction. */
@@ -49,7 +52,8 @@ export function cost(shape: Shape, key: 'kms' | 'secret') {
   const transactions = 1_000_000 / slice
   const lambda = transactions * (seconds * GB * GB_SECOND + MILLION_REQUESTS / 1_000_000)
   const kms = key === 'kms' ? (transactions * signatures(shape) * TEN_THOUSAND_SIGNATURES) / 10_000 : 0
-  return { seconds, perSecond: slice / seconds, lambda, kms }
+  const logs = (transactions * LOGGED * GB_OF_LOGS) / 1e9
+  return { seconds, perSecond: slice / seconds, lambda, kms, logs }
 }
 
 /** For a million events a day, each with so many consumers, when the audit has been kept for a year and the rest for a week. */
@@ -65,15 +69,15 @@ const whole = (value: number): string => Math.round(value).toLocaleString('en-GB
 /** The tables, in Markdown, without the padding that a formatter adds. */
 export function tables(): string[] {
   const head = [
-    '| events in a transaction | sealed output partitions | time, ms | events/s of a partition | Lambda, a million events | KMS signatures, a million events | key in a secret: Lambda alone |',
-    '| --- | --- | --- | --- | --- | --- | --- |',
+    '| events in a transaction | sealed output partitions | time, ms | events/s of a partition | Lambda, a million events | KMS signatures, a million events | logs, a million events | key in a secret: Lambda alone |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- |',
   ]
   const rows = SHAPES.map((shape) => {
     const kms = cost(shape, 'kms')
     const secret = cost(shape, 'secret')
     const cells = [
       ...[whole(shape.slice), whole(shape.outputs), whole(kms.seconds * 1000), whole(kms.perSecond)],
-      ...[dollars(kms.lambda), dollars(kms.kms), dollars(secret.lambda)],
+      ...[dollars(kms.lambda), dollars(kms.kms), dollars(kms.logs), dollars(secret.lambda)],
     ]
     return `| ${cells.join(' | ')} |`
   })
