@@ -24,12 +24,13 @@ import {
   type SigningKeyRow,
   snapshotFrom,
 } from '../lib/keys/directory.ts'
+import { NO_PSEUDONYMS } from '../lib/keys/pseudonyms.ts'
 import { shieldKeyService } from '../lib/keys/key-service-shield.ts'
 import { localSigner } from '../lib/keys/signer.ts'
 import { openLocalKeyService } from '../lib/local/key-service.ts'
 import { localKeyPort } from '../lib/local/key-service-port.ts'
 import type { EncryptionContext, Kek, KeyService, SourceRecord } from '../lib/ports.ts'
-import { CHANNEL, contractFile, decideSlice, GATEWAY, NO_PSEUDONYMS, SOURCE, TYPE } from './world.ts'
+import { CHANNEL, contractFile, decideSlice, GATEWAY, SOURCE, TYPE } from './world.ts'
 
 export interface DataKeyWorldOptions {
   readonly producers: number

@@ -20,6 +20,7 @@ import { ReplayState } from '../lib/admission/replay.ts'
 import { CONTENT_TYPE_HINT } from '../lib/keys/authenticate.ts'
 import { createDataKeys } from '../lib/keys/data-keys.ts'
 import { snapshotFrom } from '../lib/keys/directory.ts'
+import { NO_PSEUDONYMS } from '../lib/keys/pseudonyms.ts'
 import { localSigner } from '../lib/keys/signer.ts'
 import type { Header, KeyService, Signer, SourceRecord } from '../lib/ports.ts'
 
@@ -34,13 +35,6 @@ export const WRAPPED_BYTES = 184
 /** Judging time and everybody's clock, seconds since 1970. */
 const NOW = 1_790_000_000
 export const SLICE = 128
-
-/** No treatment is measured. */
-export const NO_PSEUDONYMS: Gate['pseudonyms'] = {
-  pseudonym: () => {
-    throw new TypeError('no contract makes pseudonyms here')
-  },
-}
 
 /** A payload of `bytes` bytes of ASCII: an order with as many items as fit, the rest a note. */
 export function orderOf(index: number, bytes: number): Buffer {

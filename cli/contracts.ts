@@ -7,7 +7,7 @@ import type { ContractFile } from '../lib/contract/contract-file.ts'
 import type { Contract } from '../lib/contract/contract.ts'
 import { checkContracts, type Checked } from '../lib/contract/load.ts'
 import { visibilityOf } from '../lib/contract/visibility.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { codeOf, ConfigError } from '../lib/errors.ts'
 import { EXIT, fail, paint, printFaults, table, type Io } from './io.ts'
 
 interface Options {
@@ -91,11 +91,10 @@ async function replace(file: string, bytes: Uint8Array): Promise<void> {
     await writeFile(`${file}.new`, bytes)
     await rename(`${file}.new`, file)
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     throw new ConfigError([
       {
         where: file,
-        what: `The bundle cannot be written (${code}).`,
+        what: `The bundle cannot be written (${codeOf(error)}).`,
         fix: 'Name a file in a folder that is there and may be written to.',
       },
     ])

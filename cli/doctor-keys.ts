@@ -1,5 +1,5 @@
 /** What `sealgate doctor` looks at of the key directory, the signing key and the key service. */
-import { directorySigner, secretSigner } from '../lib/adapters/directory-signer.ts'
+import { gateSigner } from '../lib/adapters/directory-signer.ts'
 import { openDocument } from '../lib/adapters/document-place.ts'
 import { kmsKeyService } from '../lib/adapters/kms.ts'
 import { directoryVerdicts, keyVerdicts } from '../lib/doctor/access-verdicts.ts'
@@ -50,11 +50,7 @@ async function signingKey(
   clock: Clock,
   deadline: number,
 ): Promise<readonly Verdict[]> {
-  const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }
-  const signer =
-    'secret' in signing
-      ? await secretSigner({ name, secret: signing.secret, snapshot, clock, where }, deadline)
-      : directorySigner({ name, signing, snapshot, clock, where })
+  const signer = await gateSigner({ name, signing, snapshot, clock }, deadline)
   // No COSE structure begins so: this signature is good for nothing else.
   const probe = Buffer.concat([Buffer.from('sealgate doctor '), random(32)])
   const row = snapshot.signingKey(signer.kid)

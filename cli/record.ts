@@ -1,7 +1,7 @@
 /** Kafka records as people name them or hand them over: `topic/partition/offset`, JSON, hexadecimal, base64, bytes. */
 import { readFile } from 'node:fs/promises'
 import { isObject, type JsonObject, type JsonValue, member } from '../lib/contract/json.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { codeOf, ConfigError } from '../lib/errors.ts'
 import type { Header, SourceRecord, TopicPartition } from '../lib/ports.ts'
 import type { Terminal } from './terminal.ts'
 import type { Topics } from './world.ts'
@@ -58,8 +58,7 @@ export const MAX_INPUT_BYTES: number = 32 * 1024 * 1024
 export async function readInput(terminal: Terminal, file: string): Promise<Uint8Array> {
   if (file !== '-') {
     const bytes = await readFile(file).catch((error: unknown) => {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-      throw bad(file, `It cannot be read (${code}).`, 'Name a file, or - for standard input.')
+      throw bad(file, `It cannot be read (${codeOf(error)}).`, 'Name a file, or - for standard input.')
     })
     if (bytes.length > MAX_INPUT_BYTES) throw tooLong(file)
     return bytes

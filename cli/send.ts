@@ -6,7 +6,7 @@ import { type EventInput, RefusedEvents } from '../lib/client/event.ts'
 import { createSealer, type Sealer } from '../lib/client/sealer.ts'
 import { tokensOf } from '../lib/contract/shape.ts'
 import { partitionOf } from '../lib/envelope/partition.ts'
-import { ConfigError, type Fault, Outage } from '../lib/errors.ts'
+import { codeOf, ConfigError, type Fault, Outage } from '../lib/errors.ts'
 import { Delivery } from './delivery.ts'
 import { BadLine, type Line, type LineDefaults, MAX_LINE_BYTES, readEvent, readLines } from './event-lines.ts'
 import { EXIT, fail, printable, printFaults } from './io.ts'
@@ -103,11 +103,10 @@ async function openFile(file: string): Promise<AsyncIterable<Uint8Array>> {
     stream.once('readable', resolve)
     stream.once('end', resolve)
   }).catch((error: unknown) => {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     throw new ConfigError([
       {
         where: file,
-        what: `It cannot be read (${code}).`,
+        what: `It cannot be read (${codeOf(error)}).`,
         fix: 'Name a file of events, or - for standard input.',
       },
     ])

@@ -5,7 +5,7 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync, realpathSync, type Stats } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { isMap, isScalar, isSeq, LineCounter, parseDocument, type YAMLMap, type YAMLSeq } from 'yaml'
-import { ConfigError, type Fault } from '../lib/errors.ts'
+import { codeOf, ConfigError, type Fault } from '../lib/errors.ts'
 
 /** A setting as it was given. */
 export interface GivenSetting {
@@ -162,8 +162,7 @@ function readOwn(file: string): { readonly text: string; readonly stats: Stats; 
     return { text, stats, folder: dirname(real) }
   } catch (error) {
     if (error instanceof ConfigError) throw error
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-    throw refused(`It cannot be read (${code}).`, 'Name a settings file that can, in UTF-8.')
+    throw refused(`It cannot be read (${codeOf(error)}).`, 'Name a settings file that can, in UTF-8.')
   } finally {
     if (descriptor !== undefined) closeSync(descriptor)
   }

@@ -12,7 +12,7 @@ import { createIngest, type IngestParts } from '../lib/admission/slice.ts'
 import type { AnswerMode } from '../lib/adapters/msk-event.ts'
 import { generateKeyPair } from '../lib/envelope/crypto.ts'
 import { ED25519 } from '../lib/envelope/suite.ts'
-import { ConfigError, Outage } from '../lib/errors.ts'
+import { codeOf, ConfigError, Outage } from '../lib/errors.ts'
 import { createDataKeys } from '../lib/keys/data-keys.ts'
 import { createSealingKeys } from '../lib/keys/sealing-keys.ts'
 import { localSigner } from '../lib/keys/signer.ts'
@@ -34,11 +34,10 @@ export interface VectorWorld {
 /** `ConfigError` where the file is no vector file. */
 export async function openVectorWorld(file: string, mode: AnswerMode): Promise<VectorWorld> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     throw new ConfigError([
       {
         where: file,
-        what: `It cannot be read (${code}).`,
+        what: `It cannot be read (${codeOf(error)}).`,
         fix: 'Name a vector file, such as events/world.json.',
       },
     ])

@@ -1,6 +1,6 @@
 /** An environment, read strictly: every fault of every variable, gathered. */
 import { readFileSync } from 'node:fs'
-import { ConfigError, type Fault } from './errors.ts'
+import { codeOf, ConfigError, type Fault } from './errors.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -78,8 +78,7 @@ export class Reader {
     try {
       bytes = readFileSync(path)
     } catch (error) {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-      this.fault(name, `${shown(path)} cannot be read (${code}).`, fix)
+      this.fault(name, `${shown(path)} cannot be read (${codeOf(error)}).`, fix)
       return undefined
     }
     try {

@@ -89,6 +89,10 @@ export class ConfigError extends Error {
   }
 }
 
+/** Node's own code of an error, such as `ENOENT`: its message may quote anything. */
+export const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+
 /** `where:line: what. fix`, as one line. */
 export function describeFault(fault: Fault): string {
   const place = fault.line === undefined ? fault.where : `${fault.where}:${fault.line}`

@@ -12,7 +12,7 @@ import { rootSigner } from './adapters/root-signer.ts'
 import { SECRET_ARN, stagedSecretsManager } from './adapters/secrets-manager.ts'
 import { certificateLife, type PublicKey } from './envelope/crypto.ts'
 import { type Environment, Reader } from './environment.ts'
-import { ConfigError, type Fault, Outage } from './errors.ts'
+import { codeOf, ConfigError, type Fault, Outage } from './errors.ts'
 import { BROKER_SETTINGS, readBrokers } from './kafka-environment.ts'
 import { readClientCertificate } from './keys/client-certificate.ts'
 import type { Rotation, RotationPolicy } from './keys/rotation.ts'
@@ -166,9 +166,8 @@ function readPolicyFile(path: string): RotationPolicies {
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
     const fix = 'Name a rotation policy (docs/rotation.md).'
-    throw new ConfigError([{ where: path, what: `It cannot be read (${code}).`, fix }])
+    throw new ConfigError([{ where: path, what: `It cannot be read (${codeOf(error)}).`, fix }])
   }
   return readRotationPolicy(text, path)
 }

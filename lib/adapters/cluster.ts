@@ -4,11 +4,11 @@ import { Outage } from '../errors.ts'
 import { createDataKeys } from '../keys/data-keys.ts'
 import { createDirectory } from '../keys/directory-reader.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
-import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
+import { loadPseudonyms, NO_PSEUDONYMS } from '../keys/pseudonyms.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
 import type { Clock, SecretStore } from '../ports.ts'
 import type { ClusterSettings } from '../settings.ts'
-import { directorySigner, secretSigner } from './directory-signer.ts'
+import { gateSigner } from './directory-signer.ts'
 import { documentFile } from './document-file.ts'
 import { openDocument } from './document-place.ts'
 import { createKafkaSink } from './kafka.ts'
@@ -30,12 +30,8 @@ export async function openCluster(
   const source = openDocument(settings.directory, { outage: 'directory-unavailable', clock })
   const directory = createDirectory({ source, roots: settings.roots, clock })
   const { snapshot } = await directory.snapshot(clock.now() + OPEN_MS)
-  const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }
   const { signing } = settings
-  const signer =
-    'secret' in signing
-      ? await secretSigner({ name, secret: signing.secret, snapshot, clock, where }, clock.now() + OPEN_MS)
-      : directorySigner({ name, signing, snapshot, clock, where })
+  const signer = await gateSigner({ name, signing, snapshot, clock }, clock.now() + OPEN_MS)
   const keyService = shieldKeyService(tracedKeyService(kmsKeyService({ clock })), {
     clock,
     random: Math.random,
@@ -107,11 +103,4 @@ function fileStore(path: string, clock: Clock): SecretStore {
       return { value: read.bytes, version: read.etag }
     },
   }
-}
-
-const NO_PSEUDONYMS: Pseudonyms = {
-  domains: [],
-  pseudonym: (domain) => {
-    throw new TypeError(`no contract names the pseudonym domain ${domain}`)
-  },
 }

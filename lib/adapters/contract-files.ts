@@ -2,7 +2,7 @@
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ContractSource } from '../contract/load.ts'
-import { ConfigError, type Fault } from '../errors.ts'
+import { codeOf, ConfigError, type Fault } from '../errors.ts'
 
 /**
  * The texts of every `.yaml` and `.yml` in a folder, by name; folders inside it are not looked into.
@@ -49,6 +49,3 @@ async function namesIn(folder: string): Promise<string[]> {
     { where: folder, what: 'There is no contract file here.', fix: 'Name a folder that holds .yaml files.' },
   ])
 }
-
-const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error ? String(error.code) : 'unknown'

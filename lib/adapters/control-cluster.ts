@@ -4,7 +4,7 @@ import { lifecycleLog } from '../audit/lifecycle.ts'
 import { createDirectory } from '../keys/directory-reader.ts'
 import type { Clock } from '../ports.ts'
 import type { ControlSettings, TrustSettings } from '../settings.ts'
-import { directorySigner, secretSigner } from './directory-signer.ts'
+import { gateSigner } from './directory-signer.ts'
 import { openDocument } from './document-place.ts'
 import { createKafkaSink } from './kafka.ts'
 
@@ -26,16 +26,13 @@ export function openClusterLifecycle(
   software: string,
 ): OpenedLifecycleLog {
   const sink = createKafkaSink(kafka, clock)
-  const where = { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' }
   const log = lifecycleLog({
     ...{ sink, clock, software, auditTopic, deployment: kafka.deployment, epoch: kafka.epoch },
     signer: async (deadline) => {
       // Read each time: what was just published may have put the key itself out of use.
       const source = openDocument(trust.directory, { outage: 'directory-unavailable', clock })
       const { snapshot } = await createDirectory({ source, roots: trust.roots, clock }).snapshot(deadline)
-      return 'secret' in signing
-        ? secretSigner({ name, secret: signing.secret, snapshot, clock, where }, deadline)
-        : directorySigner({ name, signing, snapshot, clock, where })
+      return gateSigner({ name, signing, snapshot, clock }, deadline)
     },
   })
   return { log, close: () => sink.close() }

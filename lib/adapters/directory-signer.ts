@@ -4,7 +4,7 @@ import { type DirectorySnapshot, maySign } from '../keys/directory.ts'
 import { localSigner } from '../keys/signer.ts'
 import { openSecretSigner } from '../keys/signing-secret.ts'
 import type { Clock, Signer } from '../ports.ts'
-import type { SigningSettings } from '../settings.ts'
+import type { GateSigning, SigningSettings } from '../settings.ts'
 import { kmsSigner } from './kms.ts'
 import { secretsManager } from './secrets-manager.ts'
 
@@ -16,6 +16,20 @@ export interface DirectorySigner {
   readonly clock: Clock
   /** The settings that name the key, and its kid where the directory has several: for faults. */
   readonly where: { readonly key: string; readonly kid: string }
+}
+
+/** The gateway's own, by the settings of a gate. Rejects as the two below do. */
+export const gateSigner = async (
+  {
+    signing,
+    ...rest
+  }: Pick<DirectorySigner, 'name' | 'snapshot' | 'clock'> & { readonly signing: GateSigning },
+  deadline: number,
+): Promise<Signer> => {
+  const options = { ...rest, where: { key: 'SEALGATE_SIGNING_KEY', kid: 'SEALGATE_SIGNING_KID' } }
+  return 'secret' in signing
+    ? secretSigner({ ...options, secret: signing.secret }, deadline)
+    : directorySigner({ ...options, signing })
 }
 
 /**

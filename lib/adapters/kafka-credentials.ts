@@ -1,8 +1,8 @@
 /** What stands in the settings, in files and in secrets, as of now. */
 import { readFileSync } from 'node:fs'
-import { Outage } from '../errors.ts'
+import { codeOf, Outage } from '../errors.ts'
 import type { Clock, SecretStore } from '../ports.ts'
-import { codeOf, type KafkaLogin, type KafkaText } from './kafka-settings.ts'
+import type { KafkaLogin, KafkaText } from './kafka-settings.ts'
 import { Renewable, type Source } from './renewable.ts'
 
 /** Where secrets are read, and how long a copy counts: a change is seen then, or at once where the old one is refused. */

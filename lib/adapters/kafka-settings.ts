@@ -1,7 +1,7 @@
 /** How to reach a Kafka cluster, and how the sink uses it: read strictly, with every fault named at once. */
 import { readFileSync } from 'node:fs'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
-import { ConfigError, type Fault } from '../errors.ts'
+import { codeOf, ConfigError, type Fault } from '../errors.ts'
 import { loadKerberos } from './kafka-gssapi.ts'
 import { SECRET_ARN } from './secrets-manager.ts'
 
@@ -393,7 +393,3 @@ class Reader {
 }
 
 const PEM = '-----BEGIN '
-
-/** Node's own, where an error has one. */
-export const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error ? String(error.code) : 'unknown'

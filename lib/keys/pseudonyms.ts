@@ -13,6 +13,14 @@ export interface Pseudonyms {
   readonly domains: readonly string[]
 }
 
+/** Where no contract makes any. */
+export const NO_PSEUDONYMS: Pseudonyms = {
+  domains: [],
+  pseudonym: (domain) => {
+    throw new TypeError(`no contract names the pseudonym domain ${domain}`)
+  },
+}
+
 interface DomainKey {
   readonly version: number
   readonly key: Uint8Array

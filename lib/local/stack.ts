@@ -18,7 +18,7 @@ import type { PublicKey } from '../envelope/crypto.ts'
 import { createDataKeys } from '../keys/data-keys.ts'
 import { createDirectory } from '../keys/directory-reader.ts'
 import { shieldKeyService } from '../keys/key-service-shield.ts'
-import { loadPseudonyms, type Pseudonyms } from '../keys/pseudonyms.ts'
+import { loadPseudonyms, NO_PSEUDONYMS, type Pseudonyms } from '../keys/pseudonyms.ts'
 import { createSealingKeys } from '../keys/sealing-keys.ts'
 import { type SecretSignerOptions, secretSigners } from '../keys/signing-secret.ts'
 import type { Clock, DocumentSource, Kek, KeyService, Signer } from '../ports.ts'
@@ -224,13 +224,6 @@ const outputsOf = (contracts: Contracts): string[] => [
 const domainsOf = (contracts: Contracts): string[] => [
   ...new Set(contracts.all.flatMap(({ routes }) => routes.flatMap((route) => route.domains))),
 ]
-
-const NO_PSEUDONYMS: Pseudonyms = {
-  domains: [],
-  pseudonym: (domain) => {
-    throw new TypeError(`no contract names the pseudonym domain ${domain}`)
-  },
-}
 
 /** Topics and first positions: what `sealgate setup` does once for a cluster. */
 async function setUp(log: Log, world: World, partitions: number): Promise<void> {
