@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
-const CACHE = join(import.meta.dirname, '../../.cache')
+const ROOT = join(import.meta.dirname, '../..')
+const CACHE = join(ROOT, '.cache')
 const PACKAGES = ['aws-sam-cli==1.170.0', 'cfn-lint==1.58.0']
 const FOLDER = join(CACHE, PACKAGES.map((name) => name.replace('==', '-')).join('-'))
 /** The longest that the installation takes. */
@@ -19,6 +20,14 @@ export interface DeploymentTools {
   lintFaults(template: string): Promise<string>
   /** A SAM template as CloudFormation gets it: by SAM's own translator, which AWS runs too. */
   translate(template: string): Promise<unknown>
+  /** Runs `sam` in the project's folder. */
+  sam(args: readonly string[], environment: Readonly<Record<string, string>>): Promise<SamRun>
+}
+
+export interface SamRun {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
 }
 
 const TRANSLATE = `
@@ -61,6 +70,13 @@ export async function deploymentTools(): Promise<DeploymentTools> {
       const { stdout } = await run(python, ['-c', TRANSLATE, template], options)
       return JSON.parse(stdout) as unknown
     },
+    sam: (args, environment) =>
+      new Promise((resolve) => {
+        const all = { ...options, cwd: ROOT, env: { ...options.env, ...environment } }
+        execFile(python, ['-m', 'samcli', ...args], all, (error, stdout, stderr) => {
+          resolve({ status: error === null ? 0 : Number(error.code ?? 1), stdout, stderr })
+        })
+      }),
   }
 }
 

@@ -12,6 +12,8 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 /** A package of its own, kept away from the root's: it takes a minute to compile. */
 const CLIENT = join(import.meta.dirname, 'lambda')
+/** What is started in a function's folder. */
+export const RUNTIME_CLIENT: string = join(CLIENT, 'node_modules/aws-lambda-ric/index.mjs')
 const INSTALL_MS = 600_000
 /** The longest that the first start takes, the installation included. */
 export const RUNTIME_MS: number = INSTALL_MS + 60_000
@@ -125,10 +127,9 @@ class ExecutionEnvironment {
     await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve))
     const address = this.#server.address()
     const port = address !== null && typeof address === 'object' ? address.port : 0
-    const client = join(CLIENT, 'node_modules/aws-lambda-ric/index.mjs')
     const timer = setTimeout(() => this.#fail('Sandbox.Timedout', 'The init phase timed out.'), INIT_MS)
     const start = performance.now()
-    const child = spawn(process.execPath, [client], {
+    const child = spawn(process.execPath, [RUNTIME_CLIENT], {
       cwd: this.#options.folder,
       env: this.#environment(`127.0.0.1:${port}`),
       stdio: ['ignore', 'pipe', 'pipe'],
