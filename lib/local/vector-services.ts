@@ -32,11 +32,11 @@ export const VECTOR_KEK = 'gateway-local'
 
 const SECRET = 'arn:aws:secretsmanager:local:000000000000:secret:'
 /** ARNs of what the function is told to read. */
-export const VECTOR_SECRETS = {
+export const VECTOR_SECRETS: Readonly<Record<'directory' | 'signingKey' | 'kafkaLogin', string>> = {
   directory: `${SECRET}sealgate/directory-AbCdEf`,
   signingKey: `${SECRET}sealgate/signing-AbCdEf`,
   kafkaLogin: `${SECRET}AmazonMSK_gate-AbCdEf`,
-} as const
+}
 
 export interface VectorServices {
   /** For `serveAws`. */
