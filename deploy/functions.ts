@@ -15,6 +15,8 @@ export interface FunctionPlan {
   readonly reservedConcurrency: number
   readonly isInVpc: boolean
   readonly environment: Values
+  /** By which its spans are sent; undefined: it makes none. */
+  readonly tracingLayer: string | undefined
   /** Logical ids of what must be there before it. */
   readonly dependsOn: readonly string[]
 }
@@ -78,7 +80,8 @@ export function functionPlans(stage: Stage): readonly FunctionPlan[] {
       memoryMb: stage.memoryMb,
       reservedConcurrency: stage.concurrency.ingest,
       isInVpc: true,
-      environment: ingestEnvironment(stage),
+      environment: { ...tracingEnvironment(stage), ...ingestEnvironment(stage) },
+      tracingLayer: stage.tracing?.layer,
     }),
     plan('rotate', {
       timeoutSeconds: ROTATE_SECONDS,
@@ -87,6 +90,7 @@ export function functionPlans(stage: Stage): readonly FunctionPlan[] {
       reservedConcurrency: 1,
       isInVpc: true,
       environment: rotateEnvironment(stage),
+      tracingLayer: undefined,
     }),
     plan('keys', {
       timeoutSeconds: KEYS_SECONDS,
@@ -95,9 +99,22 @@ export function functionPlans(stage: Stage): readonly FunctionPlan[] {
       // All that it needs is public, or S3's: outside of the VPC nothing inside can be reached through it.
       isInVpc: false,
       environment: {},
+      tracingLayer: undefined,
     }),
   ]
 }
+
+/**
+ * What ADOT's layer for Node.js takes: it sees by the package's .mjs that the handler is an ES module. Application Signals,
+ * which it has on by default, writes to a log group of its own: that needs a right beside those of traces.
+ */
+const tracingEnvironment = ({ tracing }: Stage): Values =>
+  tracing === undefined
+    ? {}
+    : {
+        AWS_LAMBDA_EXEC_WRAPPER: '/opt/otel-instrument',
+        OTEL_AWS_APPLICATION_SIGNALS_ENABLED: 'false',
+      }
 
 function ingestEnvironment(stage: Stage): Values {
   const pairs = (map: Readonly<Record<string, string>>): string =>

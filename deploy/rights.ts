@@ -47,13 +47,21 @@ export const NETWORK_ACTIONS: Readonly<Record<'ingest' | 'rotate', readonly stri
   rotate: INTERFACE_ACTIONS,
 }
 
+/** X-Ray knows no resources for these. */
+export const TRACE_ACTIONS = ['xray:PutTelemetryRecords', 'xray:PutTraceSegments'] as const
+
 /** Of all policies in a role together, spaces aside. */
 const MAX_CHARACTERS = 10_240
 
 /** Roles and their policies, or `ConfigError` where IAM would not take them. Policies stand apart, since keys name the roles and policies name the keys. */
 export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
   const statements: Readonly<Record<FunctionName, readonly Statement[]>> = {
-    ingest: [...inVpc(stage, 'ingest'), ...polling(stage, needs), ...gating(stage, needs)],
+    ingest: [
+      ...inVpc(stage, 'ingest'),
+      ...polling(stage, needs),
+      ...gating(stage, needs),
+      ...(stage.tracing === undefined ? [] : [allow(TRACE_ACTIONS, '*')]),
+    ],
     rotate: [...inVpc(stage, 'rotate'), ...rotating(stage)],
     keys: directoryRights(stage, 'read'),
   }

@@ -56,6 +56,7 @@ function samFunction(
       MemorySize: plan.memoryMb,
       ReservedConcurrentExecutions: plan.reservedConcurrency,
       Environment: { Variables: plan.environment },
+      ...(plan.tracingLayer === undefined ? {} : { Layers: [plan.tracingLayer], Tracing: 'Active' }),
       ...(plan.isInVpc
         ? {
             VpcConfig: {

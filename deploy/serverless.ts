@@ -22,6 +22,7 @@ export function serverlessValues({ stage, resources, outputs }: Deployment, pack
           reservedConcurrency: plan.reservedConcurrency,
           environment: plan.environment,
           dependsOn: plan.dependsOn,
+          ...(plan.tracingLayer === undefined ? {} : { layers: [plan.tracingLayer], tracing: 'Active' }),
           artifact: `${packages}${plan.name}.zip`,
         },
       ]),

@@ -27,8 +27,13 @@ function placeFaults(stage: Stage, read: ParameterReader): void {
     read.fault('region', 'It is of another partition than aws.', 'There is no deployment to it yet.')
     return
   }
-  for (const [at, arn] of givenArns(stage))
-    if (stage.region !== '' && !(arn.startsWith('arn:aws:') && arn.split(':')[3] === stage.region))
+  const layers = stage.tracing === undefined ? [] : [['tracing.layer', stage.tracing.layer] as const]
+  for (const [at, arn] of [...givenArns(stage), ...layers])
+    if (
+      arn !== '' &&
+      stage.region !== '' &&
+      !(arn.startsWith('arn:aws:') && arn.split(':')[3] === stage.region)
+    )
       read.fault(at, `${arn} is not of ${stage.region}.`, 'Name one of the region that is deployed to.')
 }
 

@@ -12,6 +12,7 @@ import { ENDPOINT_SERVICES, type Given, type Stage } from './stage.ts'
 
 const IAM_ROLE = /^arn:aws[a-z-]*:iam::[0-9]{12}:role\/[\w+=,.@/-]{1,512}$/
 const SNS_TOPIC = /^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[\w-]{1,256}$/
+const LAYER_VERSION = /^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[\w-]{1,140}:[0-9]{1,9}$/
 const S3_PLACE = /^s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\/[^?#\s]{1,1000}$/
 const SIGNING_KEY = new RegExp(`${KMS_KEY_ARN.source}|${SECRET_ARN.source}`)
 /** Of an issuer. Policies compare it: nothing in it may be a policy variable or a wildcard. */
@@ -44,7 +45,7 @@ export function readStage(text: string, path: string): Stage {
       'lifecycleAudit',
     ],
     ...['failureMode', 'pollers', 'enabled', 'batchSize', 'batchWindowSeconds', 'timeoutSeconds', 'memoryMb'],
-    ...['concurrency', 'keysUrl', 'network', 'logDays', 'alarms'],
+    ...['concurrency', 'keysUrl', 'network', 'tracing', 'logDays', 'alarms'],
   ])
   read.known('cluster', ['arn', 'brokers', 'authentication', 'secret', 'ca', 'transactionTimeoutMs'])
   read.known('kek', ['id', 'key'])
@@ -53,6 +54,7 @@ export function readStage(text: string, path: string): Stage {
     ...['vpc', 'subnets', 'brokersSecurityGroup', 'ways', 'given', 'endpointsSecurityGroup'],
     ...['routeTables', 's3PrefixList', 'pollerRules'],
   ])
+  read.known('tracing', ['layer'])
   read.known('alarms', ['topic', 'lagRecords', 'rejectedPerMinute', 'silenceMinutes'])
   const deployment = read.text('deployment', NAME, 'Set what begins transactional ids, e.g. shop.')
   const authentication = read.choice('cluster.authentication', ['scram', 'iam', 'mtls'])
@@ -168,6 +170,9 @@ export function readStage(text: string, path: string): Stage {
       s3PrefixList: read.optional('network.s3PrefixList', /^pl-[0-9a-f]{8,17}$/, 'Set pl-….'),
       pollerRules: read.choice('network.pollerRules', ['create', 'given'], 'create'),
     },
+    tracing: read.has('tracing')
+      ? { layer: arn('tracing.layer', LAYER_VERSION, 'a version of the ADOT layer, in your region') }
+      : undefined,
     logDays: read.integer('logDays', 90, 1, 3653),
     alarms: {
       topic: given('alarms.topic', SNS_TOPIC, 'an SNS topic'),

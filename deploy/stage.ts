@@ -79,6 +79,8 @@ export interface Stage {
     /** Whether the stack lets Lambda's pollers, which have the brokers' security group, reach the brokers. */
     readonly pollerRules: 'create' | 'given'
   }
+  /** A layer with OpenTelemetry's provider (ADOT), by the ARN of a version; undefined: no traces. */
+  readonly tracing: { readonly layer: string } | undefined
   readonly logDays: number
   readonly alarms: {
     readonly topic: Given

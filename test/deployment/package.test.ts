@@ -82,6 +82,40 @@ describe('npm run package', () => {
     ])
   })
 
+  it('gives the gate alone the layer of traces, by either tool, with its wrapper and the right to write them', async () => {
+    await packageStage(stagePath('example-iam'), new Bundles(folder))
+    compileServerless('example-iam', folder)
+    const osls = join(compiledFolder('example-iam', folder), 'cloudformation-template-update-stack.json')
+    const sam = join(buildFolder(folder), 'example-iam', 'template.yaml')
+    const layer = parse(readFileSync(stagePath('example-iam'), 'utf8')).tracing.layer
+    for (const [file, type, traced] of [
+      [osls, 'AWS::Lambda::Function', { TracingConfig: { Mode: 'Active' }, Layers: [layer] }],
+      [sam, 'AWS::Serverless::Function', { Tracing: 'Active', Layers: [layer] }],
+    ] as const) {
+      const template: unknown = parse(readFileSync(file, 'utf8'))
+      const [ingest, ...others] = ofType(template, type).map(({ properties }) => properties)
+      expect(ingest).toMatchObject(traced)
+      expect(nodeOf(nodeOf(ingest?.['Environment'])['Variables'])).toMatchObject({
+        AWS_LAMBDA_EXEC_WRAPPER: '/opt/otel-instrument',
+        OTEL_AWS_APPLICATION_SIGNALS_ENABLED: 'false',
+      })
+      expect(others).toHaveLength(2)
+      for (const other of others) {
+        expect(Object.keys(other)).not.toContain('Layers')
+        expect(JSON.stringify(other)).not.toContain('EXEC_WRAPPER')
+      }
+      const writers = ofType(template, 'AWS::IAM::Policy').filter(({ properties }) =>
+        JSON.stringify(properties).includes('xray:'),
+      )
+      expect(writers.map(({ properties }) => properties['Roles'])).toEqual([['IngestRole']])
+      expect(nodeOf(writers[0]?.properties['PolicyDocument'])['Statement']).toContainEqual({
+        Effect: 'Allow',
+        Action: ['xray:PutTelemetryRecords', 'xray:PutTraceSegments'],
+        Resource: '*',
+      })
+    }
+  }, 90_000)
+
   it('stops at missing and contradictory parameters with all of them named, and leaves no package', () => {
     const path = join(folder, 'broken.yml')
     const text = readFileSync(join(STAGES, 'example.yml'), 'utf8')

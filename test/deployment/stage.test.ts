@@ -185,6 +185,16 @@ describe('a stage', () => {
       [['{ topic: create }', '{ topic: "arn:aws:sns:us-east-1:123456789012:a" }']],
     ],
     ['rootKey', 'a key of another partition', [['arn:aws:kms:eu-west-1', 'arn:aws-cn:kms:eu-west-1']]],
+    [
+      'tracing.layer',
+      'a layer of another region',
+      [['enabled: false', "tracing: { layer: 'arn:aws:lambda:us-east-1:615299751070:layer:A:1' }"]],
+    ],
+    [
+      'tracing.layer',
+      'a layer without its version',
+      [['enabled: false', "tracing: { layer: 'arn:aws:lambda:eu-west-1:615299751070:layer:A' }"]],
+    ],
     ['rootKey', 'an alias', [[/rootKey: .*/, 'rootKey: alias/root']]],
     ['logDays', 'a time that CloudWatch does not keep', [['enabled: false', 'logDays: 42']]],
   ])('is refused for %s: %s', (where, _, edits) => {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { needsOf, NETWORK_ACTIONS, rightsOf } from '../../deploy/rights.ts'
+import { needsOf, NETWORK_ACTIONS, rightsOf, TRACE_ACTIONS } from '../../deploy/rights.ts'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
 import { exampleTemplate } from '../../scripts/package.ts'
 import { ConfigError, OUTAGE_CODES, REJECTION_CODES } from '../../lib/errors.ts'
@@ -63,7 +63,9 @@ describe('template.yaml', () => {
       const named =
         /^arn:aws:(logs:.*:log-group:\/aws\/lambda\/sealgate-[a-z-]+:\*|kafka:.*:(transactional-id|group)\/shop\/[0-9a-f-]+\/shop\.([a-z.]+\.)?\*)$/
       const others = wild.filter((resource) => !named.test(resource))
-      const isNetwork = Object.values(NETWORK_ACTIONS).some((actions) => isDeepEqual(Action, actions))
+      const isNetwork = [...Object.values(NETWORK_ACTIONS), TRACE_ACTIONS].some((actions) =>
+        isDeepEqual(Action, actions),
+      )
       expect(others.length === 0 || isNetwork).toBe(true)
     }
   })
