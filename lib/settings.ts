@@ -4,6 +4,7 @@ import type { AnswerMode } from './adapters/msk-event.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from './adapters/kafka-settings.ts'
 import { SECRET_ARN } from './adapters/secrets-manager.ts'
 import type { IssuerLimits } from './admission/replay.ts'
+import type { Deployment } from './cluster-needs.ts'
 import { loadBundle } from './contract/bundle.ts'
 import type { Contracts } from './contract/contract.ts'
 import { topicFaults } from './contract/topics.ts'
@@ -22,18 +23,11 @@ export interface LocalSettings {
 }
 
 /** A gate between topics of a cluster. */
-export interface ClusterSettings extends TrustSettings {
+export interface ClusterSettings extends TrustSettings, Omit<Deployment, 'deployment'> {
   readonly answerMode: AnswerMode
   readonly localFolder: undefined
   /** The gateway's name: the `aud` of what it takes in, the `iss` of what it gives out. */
   readonly name: string
-  /** Source topics, and the channel of each. */
-  readonly channels: ReadonlyMap<string, string>
-  /** Output channels whose topic is named otherwise. */
-  readonly topics: ReadonlyMap<string, string>
-  readonly auditTopic: string
-  readonly quarantineTopic: string
-  readonly contracts: Contracts
   readonly kekId: string
   readonly signing: GateSigning
   /** A file of pseudonym keys, or the ARN of a secret with them; undefined where no contract needs any. */
