@@ -14,6 +14,8 @@ export interface TraceContext {
 /** W3C Trace Context §3.2: version, trace-id, parent-id, flags; neither id all zeros, no version ff. */
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 const TRACEPARENT_LENGTH = 55
+/** §3.3: printable ASCII and tabs. Whoever sends it on, in a header of HTTP too, sends nothing else. */
+const TRACESTATE = /^[\t\x20-\x7e]{1,512}$/
 const MAX_TRACESTATE_BYTES = 512
 
 export const isTraceparent = (text: string): boolean =>
@@ -26,6 +28,7 @@ export function traceContextOf(headers: readonly Header[]): TraceContext | undef
   const traceparent = Buffer.from(parent).toString('latin1')
   if (!isTraceparent(traceparent)) return undefined
   const state = headers.find(({ name }) => name === 'tracestate')?.value
-  const isFit = state !== undefined && state !== null && state.length <= MAX_TRACESTATE_BYTES
-  return { traceparent, tracestate: isFit ? Buffer.from(state).toString('latin1') : undefined }
+  const isShort = state !== undefined && state !== null && state.length <= MAX_TRACESTATE_BYTES
+  const tracestate = isShort ? Buffer.from(state).toString('latin1') : ''
+  return { traceparent, tracestate: TRACESTATE.test(tracestate) ? tracestate : undefined }
 }

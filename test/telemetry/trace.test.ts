@@ -17,6 +17,7 @@ import { parseEntry } from '../../lib/audit/entry.ts'
 import { Outage } from '../../lib/errors.ts'
 import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
+import { traceContextOf } from '../../lib/trace-context.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 
 const exporter = new InMemorySpanExporter()
@@ -205,6 +206,40 @@ describe('a trace', () => {
       )
       expect(trace.getSpanContext(during!)).toBeUndefined()
     }
+  })
+
+  it('goes on with a tracestate as W3C has one, and without one that is too long or no such text', async () => {
+    shop = await openShop()
+    await send(2)
+    const records = await shop.records('orders')
+    const parent = Buffer.from('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01')
+    const states = [
+      `a=${'b'.repeat(510)}`,
+      `a=${'b'.repeat(511)}`,
+      'a=b\r\nauthorization: nobody',
+      'a=\u0000',
+      'a=ü',
+      'a=\u001b[31m',
+      '',
+    ].map((text) => Buffer.from(text))
+    const plain = records[0]!.headers.filter(({ name }) => !/^(trace|ce_id)/.test(name))
+    const contexts = states.map((value) =>
+      traceContextOf([...plain, { name: 'traceparent', value: parent }, { name: 'tracestate', value }]),
+    )
+    expect(contexts.map((found) => found?.tracestate?.length)).toEqual([512, ...Array(6).fill(undefined)])
+    expect(contexts.map((found) => found?.traceparent)).toEqual(Array(7).fill(parent.toString()))
+    const gate = observed()
+    const dressed = [states[0]!, states[2]!].map((value, index) => ({
+      ...records[index]!,
+      headers: [...plain, { name: 'traceparent', value: parent }, { name: 'tracestate', value }],
+    }))
+    await handle(gate, dressed)
+    await gate.close()
+    const outputs = await shop.records('orders.fulfilment')
+    const carried = outputs.flatMap(({ headers }) => headers.filter(({ name }) => name.startsWith('trace')))
+    expect(carried.map(({ name, value }) => `${name} ${value?.length ?? 0}`).sort()).toEqual([
+      ...['traceparent 55', 'traceparent 55', 'tracestate 512'],
+    ])
   })
 
   it('keeps 128 links of a slice, each context once', async () => {
