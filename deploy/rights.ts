@@ -1,9 +1,9 @@
 /** What each function may do: one role each, by name wherever AWS takes one. */
-import { clusterNeeds, type ClusterNeeds, controlRights, named, type Right } from '../lib/cluster-needs.ts'
+import { clusterNeeds, type ClusterNeeds, type Right } from '../lib/cluster-needs.ts'
 import { loadBundle } from '../lib/contract/bundle.ts'
 import { ConfigError } from '../lib/errors.ts'
 import { secretsOf } from '../lib/keys/rotation-policy.ts'
-import { iamPolicy } from '../lib/setup-commands.ts'
+import { iamPolicy, MSK_POLLER_RIGHTS } from '../lib/setup-commands.ts'
 import {
   arnOf,
   directoryPlace,
@@ -62,7 +62,7 @@ export function rightsOf(stage: Stage, needs: ClusterNeeds): Resources {
       ...gating(stage, needs),
       ...(stage.tracing === undefined ? [] : [allow(TRACE_ACTIONS, '*')]),
     ],
-    rotate: [...inVpc(stage, 'rotate'), ...rotating(stage)],
+    rotate: [...inVpc(stage, 'rotate'), ...rotating(stage, needs)],
     keys: directoryRights(stage, 'read'),
   }
   const faults = FUNCTIONS.filter(
@@ -140,10 +140,7 @@ function polling(stage: Stage, { poller }: ClusterNeeds): readonly Statement[] {
   const { arn } = stage.cluster
   return [
     allow(['kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], arn),
-    ...kafkaRights(stage, [
-      ...poller,
-      { resource: 'cluster', ...named('kafka-cluster'), operation: 'DescribeConfigs' },
-    ]),
+    ...kafkaRights(stage, [...poller, ...MSK_POLLER_RIGHTS]),
   ]
 }
 
@@ -209,14 +206,8 @@ function directoryRights(stage: Stage, how: 'read' | 'write'): readonly Statemen
   ]
 }
 
-/** The control chain's head is read from the topic that it is on. */
-const auditing = ({ deployment, auditTopic }: Stage): readonly Right[] => [
-  ...controlRights(deployment, named(auditTopic)),
-  { resource: 'topic', ...named(auditTopic), operation: 'Read' },
-]
-
 /** What its policy has it rotate, and nothing else. */
-function rotating(stage: Stage): readonly Statement[] {
+function rotating(stage: Stage, { rotator }: ClusterNeeds): readonly Statement[] {
   const rotations = stage.rotations.map(({ rotation }) => rotation)
   const watched = rotations.filter(({ kind }) => kind === 'certificate').flatMap(secretsOf)
   const changed = rotations.filter(({ kind }) => kind !== 'certificate').flatMap(secretsOf)
@@ -231,9 +222,7 @@ function rotating(stage: Stage): readonly Statement[] {
     allow(['kms:GetPublicKey', 'kms:Sign'], stage.rootKey),
     ...directoryRights(stage, 'write'),
     ...loginRights(stage),
-    ...(stage.lifecycleAudit === 'none'
-      ? []
-      : [...signingRights(stage), ...kafkaRights(stage, auditing(stage))]),
+    ...(stage.lifecycleAudit === 'none' ? [] : [...signingRights(stage), ...kafkaRights(stage, rotator)]),
     ...(read.length === 0 ? [] : secretRights(stage, [...new Set(read)])),
     ...(issuing.length === 0 ? [] : [allow(['kms:GetPublicKey', 'kms:Sign'], [...new Set(issuing)])]),
     ...(changed.length === 0

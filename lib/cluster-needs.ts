@@ -56,16 +56,18 @@ export const readerRights = (group: string, topics: readonly Pattern[]): readonl
   ...rights(topics, 'Read'),
 ]
 
-/** What whoever changes keys needs to write the control chain (docs/audit.md), beside Read on the audit topic. */
-export const controlRights = (deployment: string, auditTopic: Pattern): readonly Right[] => [
-  right(
-    'transactional-id',
-    prefixed(`${deployment}.${auditTopic.name}${auditTopic.prefixed ? '' : '.'}`),
-    'Write',
-  ),
-  positions(deployment),
-  right('topic', auditTopic, 'Write'),
-]
+/** What whoever changes keys needs to write the control chain (docs/audit.md), which lies on partition 0 of the audit topic. */
+export const controlRights = (deployment: string, auditTopic: Pattern): readonly Right[] => {
+  const { name, prefixed: isPrefix } = auditTopic
+  const transaction = isPrefix ? prefixed(`${deployment}.${name}`) : named(`${deployment}.${name}.0`)
+  return [
+    right('transactional-id', transaction, 'Write'),
+    positions(deployment),
+    ...rights([auditTopic], 'Write'),
+    // Its position is an offset on it.
+    ...rights([auditTopic], 'Read'),
+  ]
+}
 
 /** What the command line needs (docs/cli.md): to send, to read all that the gate writes, and to see the positions. */
 export const operatorRights = ({ deployment, sources, outputs }: GateTopics): readonly Right[] => [
@@ -140,6 +142,8 @@ export interface ClusterNeeds {
   /** Whoever hands source records to the gate: Lambda's poller. */
   readonly poller: readonly Right[]
   readonly operator: readonly Right[]
+  /** The function that rotates, and writes of it (docs/audit.md). */
+  readonly rotator: readonly Right[]
   readonly observer: readonly Right[]
   /** By the issuers of the contracts. */
   readonly producers: ReadonlyMap<string, readonly Right[]>
@@ -172,7 +176,8 @@ export function clusterNeeds(of: Deployment): ClusterNeeds {
     ],
     gate: gateRights(gateTopics),
     poller: readerRights(`${deployment}.lambda.`, gateTopics.sources),
-    operator: [...operatorRights(gateTopics), ...controlOnly(deployment, auditTopic)],
+    operator: distinct([...operatorRights(gateTopics), ...controlRights(deployment, named(auditTopic))]),
+    rotator: controlRights(deployment, named(auditTopic)),
     observer: observerRights([...gateTopics.sources, ...written]),
     producers: new Map(
       Array.from(producers, ([name, topics]) => [name, producerRights([...topics].map(named))]),
@@ -183,9 +188,12 @@ export function clusterNeeds(of: Deployment): ClusterNeeds {
   }
 }
 
-/** The operator has the right on the groups already. */
-const controlOnly = (deployment: string, auditTopic: string): readonly Right[] =>
-  controlRights(deployment, named(auditTopic)).filter(({ resource }) => resource !== 'group')
+/** Each once. */
+const distinct = (all: readonly Right[]): readonly Right[] => [
+  ...new Map(
+    all.map((one) => [[one.resource, one.name, one.prefixed, one.operation].join('\n'), one]),
+  ).values(),
+]
 
 function into(map: Map<string, Set<string>>, name: string, value: string): void {
   const values = map.get(name) ?? new Set()

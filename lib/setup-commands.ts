@@ -15,7 +15,7 @@ export interface SetupOptions {
 }
 
 /** Those of whom a deployment has one; issuers and consumers must not be named so. */
-export const PARTS = ['gate', 'poller', 'operator', 'observer'] as const
+export const PARTS = ['gate', 'poller', 'operator', 'rotator', 'observer'] as const
 
 /** Who needs what, by name; whoever publishes and consumes needs both. */
 export function rightsByName(needs: ClusterNeeds): ReadonlyMap<string, readonly Right[]> {
@@ -119,10 +119,10 @@ const policyName = (name: string): string =>
   `sealgate-kafka-${name.replaceAll(/[^\w+,.@-]/gu, (letter) => `=${letter.codePointAt(0)?.toString(16) ?? ''}=`)}`
 
 /** Lambda's poller looks at the cluster's settings too, where it comes by IAM. */
-const onMsk = (name: string): readonly Right[] =>
-  name === 'poller'
-    ? [{ resource: 'cluster', name: 'kafka-cluster', prefixed: false, operation: 'DescribeConfigs' }]
-    : []
+export const MSK_POLLER_RIGHTS: readonly Right[] = [
+  { resource: 'cluster', name: 'kafka-cluster', prefixed: false, operation: 'DescribeConfigs' },
+]
+const onMsk = (name: string): readonly Right[] => (name === 'poller' ? MSK_POLLER_RIGHTS : [])
 
 /** For a shell: itself alone, whatever it is. */
 const quoted = (text: string): string =>

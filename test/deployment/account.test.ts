@@ -140,6 +140,29 @@ describe('a role', () => {
     expect(may('RotateRole', 'ec2:CreateNetworkInterface')).toBe(true)
   })
 
+  it('that rotates writes the control chain, in its transaction and in nobody else’s', async () => {
+    const { stage: iam, contracts: bundle } = await readParts(join(STAGES, 'example-iam.yml'))
+    const template = parseTemplate(samText(iam, needsOf(iam, bundle), ''))
+    const identity = identityOf('RotateRole', ofType(template, 'AWS::IAM::Policy'))
+    const may = (action: string, kind: string, name: string): boolean => {
+      const resource = `${iam.cluster.arn.replace(':cluster/', `:${kind}/`)}/${name}`
+      const request = { principal: 'RotateRole', action: `kafka-cluster:${action}`, resource, context: {} }
+      return mayByIdentity(request, identity)
+    }
+    for (const action of ['ReadData', 'WriteData']) expect(may(action, 'topic', 'shop.audit')).toBe(true)
+    expect(may('AlterGroup', 'group', 'shop.shadow.v1')).toBe(true)
+    const transactions = [
+      'shop.shop.audit.0',
+      'shop.shop.audit.1',
+      'shop.shop.audit.01',
+      'shop.ingress.orders.0',
+    ]
+    expect(transactions.filter((id) => may('AlterTransactionalId', 'transactional-id', id))).toEqual([
+      'shop.shop.audit.0',
+    ])
+    expect(may('WriteData', 'topic', 'shop.quarantine')).toBe(false)
+  })
+
   it('that makes users of MSK may what MSK asks of it there', () => {
     const identity = identityOf('RotateRole', ofType(templateOf(withMskUsers()), 'AWS::IAM::Policy'))
     const may = (action: string, resource: string, context: Record<string, string[]> = {}): boolean =>
