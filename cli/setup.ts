@@ -16,6 +16,7 @@ interface Flags {
   readonly principal: readonly string[]
   readonly commandConfig: string
   readonly mskIam?: string
+  readonly serverless?: true
 }
 
 /** Adds `setup print` to the program. */
@@ -38,6 +39,7 @@ export function addSetupCommands(program: Command, terminal: Terminal): void {
       namingOption('--command-config <file>', "how Kafka's tools connect").default('admin.properties'),
     )
     .addOption(namingOption('--msk-iam <arn>', 'on MSK with IAM: policies for roles, instead of ACLs'))
+    .option('--serverless', 'with --msk-iam: the cluster is MSK Serverless')
     .addHelpText(
       'after',
       '\nExample:\n  sealgate setup print --principal gate=User:sealgate > setup.sh && less setup.sh && sh setup.sh',
@@ -46,7 +48,7 @@ export function addSetupCommands(program: Command, terminal: Terminal): void {
 }
 
 async function print(terminal: Terminal, flags: Flags): Promise<void> {
-  const { settings, partitions, commandConfig, mskIam } = flags
+  const { settings, partitions, commandConfig, mskIam, serverless = false } = flags
   const place = choosePlace(settings === undefined ? {} : { settings }, terminal.env)
   if ('folder' in place) {
     const what = 'It is for a cluster, and these settings name none.'
@@ -70,6 +72,12 @@ async function print(terminal: Terminal, flags: Flags): Promise<void> {
     })
   if (mskIam !== undefined && !MSK_CLUSTER_ARN.test(mskIam))
     faults.push({ where: '--msk-iam', what: 'It is no ARN of a cluster.', fix: 'Give it whole.' })
+  if (serverless && mskIam === undefined)
+    faults.push({
+      where: '--serverless',
+      what: 'MSK Serverless knows IAM alone.',
+      fix: 'Give --msk-iam ARN too.',
+    })
   const principals = new Map(flags.principal.map((text) => pairOf(text, names, mskIam !== undefined, faults)))
   const reserved = PARTS.filter((part) => needs.producers.has(part) || needs.consumers.has(part))
   if (reserved.length > 0) {
@@ -81,7 +89,7 @@ async function print(terminal: Terminal, flags: Flags): Promise<void> {
   faults.push(...setupFaults(needs, principalOf, mskIam !== undefined))
   if (faults.length > 0) throw new ConfigError(faults)
   const brokers = found.kafka.brokers.join(',')
-  const options = { brokers, commandConfig, partitions, principals: principalOf }
+  const options = { brokers, commandConfig, partitions, principals: principalOf, serverless }
   terminal.write(
     mskIam === undefined ? setupCommands(needs, options) : mskSetupCommands(needs, mskIam, options),
   )

@@ -12,6 +12,8 @@ export interface SetupOptions {
   readonly commandConfig: string
   readonly partitions: number
   readonly principals: Principals
+  /** MSK Serverless, which has replicas and most settings of its own, and refuses to be told. */
+  readonly serverless?: boolean
 }
 
 /** Those of whom a deployment has one; issuers and consumers must not be named so. */
@@ -140,15 +142,25 @@ const nextSteps = ({ topics }: ClusterNeeds): readonly string[] => [
   '#   sealgate doctor',
 ]
 
+/** What MSK Serverless lets be changed of a topic; how it is cleaned up, only as it is made. */
+const SERVERLESS_SETTINGS = ['max.message.bytes', 'message.timestamp.type', 'retention.ms', 'retention.bytes']
+
 /** Settings apart from the creation: a topic that is there already gets them too. */
-const topicCommands = ({ topics }: ClusterNeeds, { partitions }: SetupOptions): readonly string[] =>
+const topicCommands = (
+  { topics }: ClusterNeeds,
+  { partitions, serverless = false }: SetupOptions,
+): readonly string[] =>
   topics.flatMap(({ name, use, settings }) => {
     const config = Object.entries(settings)
+      .filter(([setting]) => !serverless || SERVERLESS_SETTINGS.includes(setting))
       .map(([setting, value]) => `${setting}=${value}`)
       .join(',')
+    const made = serverless
+      ? `--config cleanup.policy=${settings['cleanup.policy'] ?? ''}`
+      : `--replication-factor ${REPLICAS} --config min.insync.replicas=${settings['min.insync.replicas'] ?? ''}`
     return [
       `# ${use}`,
-      `kafka-topics.sh $ADMIN --create --if-not-exists --topic ${quoted(name)} --partitions ${partitions} --replication-factor ${REPLICAS} --config min.insync.replicas=${settings['min.insync.replicas'] ?? ''}`,
+      `kafka-topics.sh $ADMIN --create --if-not-exists --topic ${quoted(name)} --partitions ${partitions} ${made}`,
       `kafka-configs.sh $ADMIN --alter --entity-type topics --entity-name ${quoted(name)} --add-config ${config}`,
     ]
   })

@@ -246,6 +246,18 @@ describe('setup print', () => {
     expect(out).not.toContain('kafka-acls')
   })
 
+  it('leaves out for MSK Serverless what it refuses, and takes it for no cluster without IAM', async () => {
+    const { out, status } = await print('--msk-iam', MSK, '--serverless')
+    expect(status).toBeUndefined()
+    execFileSync('sh', ['-n'], { input: out })
+    expect(out).not.toMatch(/replication-factor|min\.insync\.replicas/)
+    expect(out).toContain(
+      'kafka-topics.sh $ADMIN --create --if-not-exists --topic test.audit --partitions 12 --config cleanup.policy=delete\n' +
+        'kafka-configs.sh $ADMIN --alter --entity-type topics --entity-name test.audit --add-config retention.ms=31622400000,retention.bytes=-1,max.message.bytes=1048588\n',
+    )
+    expect((await print('--serverless')).status).toBe(2)
+  })
+
   it('takes nothing that could end a word of the shell', async () => {
     for (const who of ["gate=User:a' $(id) '", 'gate=gate', 'nobody=User:x', 'gate'])
       expect((await print('--principal', who)).status).toBe(2)

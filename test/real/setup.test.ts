@@ -12,6 +12,8 @@ import { readContracts } from '../../lib/adapters/contract-files.ts'
 import { buildBundle, loadBundle } from '../../lib/contract/bundle.ts'
 import { checkContracts } from '../../lib/contract/load.ts'
 import { processTerminal } from '../../cli/terminal.ts'
+import { readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
+import { surveyKafka } from '../../lib/adapters/kafka-survey.ts'
 import { sealgate } from '../cli/terminal.ts'
 import { type Gateway, openGateway } from './stack/gateway.ts'
 import { type RealStack, startStack, withAdmin } from './stack/stack.ts'
@@ -127,6 +129,27 @@ describe('a cluster that was made ready by what setup prints', () => {
     for (const name of ['brokers', 'authentication'])
       expect(checks.find((row) => row.name === name)).toMatchObject({ status: 'fail' })
     expect(out).not.toContain('but-wrong')
+  })
+
+  it('has users as the page makes them, whose passwords stand in no command line', async () => {
+    const page = await readFile(join(import.meta.dirname, '../../docs/setup.md'), 'utf8')
+    const [, block = ''] = /```sh\n(umask[^]*?)```/.exec(page) ?? []
+    const script = block
+      .replace('--bootstrap-server …', `--bootstrap-server ${stack.connection.brokers.join(',')}`)
+      // Here the tools run after the script, and read it then.
+      .replace('rm user.properties', '')
+    await runScript(script, folder, stack.connection)
+    const password = await readFile(join(folder, 'sealgate.password'), 'utf8')
+    expect(password).toMatch(/^[0-9a-f]{48}$/)
+    const survey = await surveyKafka(
+      readKafkaSettings({
+        ...{ brokers: stack.connection.brokers, deployment: 'test', ssl: { ca: stack.connection.ca } },
+        sasl: { mechanism: 'scram-sha-512', username: 'sealgate', password },
+      }),
+      { now: () => Date.now() },
+      Date.now() + 20_000,
+    )
+    await survey.close()
   })
 
   it('is red for the audit topic when somebody shortens its retention', async () => {
