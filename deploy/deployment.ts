@@ -8,9 +8,9 @@ import {
   type FunctionName,
   type FunctionPlan,
   IDS,
+  loginSecret,
   rightsId,
   roleId,
-  secretArn,
 } from './functions.ts'
 import { createdKeks, kekArns } from './keks.ts'
 import { networkOf } from './network.ts'
@@ -101,10 +101,12 @@ function mappings(stage: Stage, functionId: string, ways: readonly string[]): Re
 }
 
 /** As whom the poller logs in: with IAM, as the function's role. */
-function access({ cluster: { authentication, secret } }: Stage): Values {
+function access(stage: Stage): Values {
+  const secret = loginSecret(stage, 'ingest')
   if (secret === undefined) return {}
-  const type = authentication === 'scram' ? 'SASL_SCRAM_512_AUTH' : 'CLIENT_CERTIFICATE_TLS_AUTH'
-  return { SourceAccessConfigurations: [{ Type: type, URI: secretArn(secret) }] }
+  const type =
+    stage.cluster.authentication === 'scram' ? 'SASL_SCRAM_512_AUTH' : 'CLIENT_CERTIFICATE_TLS_AUTH'
+  return { SourceAccessConfigurations: [{ Type: type, URI: secret }] }
 }
 
 /** An hour's run that failed, and again twice, is kept; of the stream nothing is ever given up. */
@@ -123,10 +125,12 @@ const deadLetters = (functionId: string): Resources => ({
 })
 
 function outputValues(stage: Stage): Values {
+  const login = (id: string, secret: Value | undefined) => secret !== undefined && { [id]: secret }
   const values: Readonly<Record<string, Value>> = {
     ...kekArns(stage),
     [IDS.signingKey]: arnOf(stage.signingKey, IDS.signingKey),
-    ...(stage.cluster.secret === undefined ? {} : { [IDS.kafkaSecret]: secretArn(stage.cluster.secret) }),
+    ...login(IDS.kafkaSecret, loginSecret(stage, 'ingest')),
+    ...login(IDS.rotateSecret, loginSecret(stage, 'rotate')),
     ...Object.fromEntries(FUNCTIONS.map((name) => [roleId(name), attribute(roleId(name), 'Arn')])),
   }
   return Object.fromEntries(Object.entries(values).map(([id, Value]) => [`${id}Arn`, { Value }]))

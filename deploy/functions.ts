@@ -49,6 +49,7 @@ export const IDS = {
   signingKey: 'SigningKey',
   secretsKey: 'SecretsKey',
   kafkaSecret: 'KafkaSecret',
+  rotateSecret: 'RotateKafkaSecret',
   alarmTopic: 'AlarmTopic',
   functionGroup: 'FunctionSecurityGroup',
   endpointGroup: 'EndpointSecurityGroup',
@@ -56,8 +57,12 @@ export const IDS = {
 
 /** A key or topic's ARN, whichever way it came to be. */
 export const arnOf = (given: Given, id: string): Value => (given === CREATE ? attribute(id, 'Arn') : given)
-/** A secret's. */
-export const secretArn = (given: Given): Value => (given === CREATE ? ref(IDS.kafkaSecret) : given)
+/** Of the secret by which a function logs in to the brokers; undefined: as its role. */
+export function loginSecret({ cluster }: Stage, name: 'ingest' | 'rotate'): Value | undefined {
+  const [given, id] =
+    name === 'ingest' ? [cluster.secret, IDS.kafkaSecret] : [cluster.rotateSecret, IDS.rotateSecret]
+  return given === CREATE ? ref(id) : given
+}
 
 export const directoryPlace = (stage: Stage): string =>
   stage.directory === CREATE ? `s3://${directoryBucket(stage)}/directory.jws` : stage.directory
@@ -123,7 +128,7 @@ function ingestEnvironment(stage: Stage): Values {
       .join(',')
   return {
     ...stage.settings,
-    ...gateEnvironment(stage),
+    ...gateEnvironment(stage, 'ingest'),
     SEALGATE_EPOCH: String(stage.epoch),
     SEALGATE_CHANNELS: pairs(stage.channels),
     ...(Object.keys(stage.topics).length === 0 ? {} : { SEALGATE_TOPICS: pairs(stage.topics) }),
@@ -138,22 +143,22 @@ function ingestEnvironment(stage: Stage): Values {
 function rotateEnvironment(stage: Stage): Values {
   const own = { SEALGATE_ROOT_KEY: stage.rootKey, SEALGATE_ROTATION: ROTATION_FILE }
   if (stage.lifecycleAudit === 'none')
-    return { ...own, SEALGATE_LIFECYCLE_AUDIT: 'none', ...kafkaEnvironment(stage) }
-  return { ...own, ...gateEnvironment(stage), SEALGATE_EPOCH: String(stage.epoch) }
+    return { ...own, SEALGATE_LIFECYCLE_AUDIT: 'none', ...kafkaEnvironment(stage, 'rotate') }
+  return { ...own, ...gateEnvironment(stage, 'rotate'), SEALGATE_EPOCH: String(stage.epoch) }
 }
 
-const gateEnvironment = (stage: Stage): Values => ({
+const gateEnvironment = (stage: Stage, name: 'ingest' | 'rotate'): Values => ({
   SEALGATE_NAME: stage.gateway,
   SEALGATE_DEPLOYMENT: stage.deployment,
   SEALGATE_AUDIT_TOPIC: stage.auditTopic,
   SEALGATE_SIGNING_KEY: arnOf(stage.signingKey, IDS.signingKey),
-  ...kafkaEnvironment(stage),
+  ...kafkaEnvironment(stage, name),
   SEALGATE_KAFKA_TRANSACTION_TIMEOUT_MS: String(stage.cluster.transactionTimeoutMs),
 })
 
-function kafkaEnvironment(stage: Stage): Values {
-  const { brokers, authentication, secret, ca } = stage.cluster
-  const arn = secret === undefined ? undefined : secretArn(secret)
+function kafkaEnvironment(stage: Stage, name: 'ingest' | 'rotate'): Values {
+  const { brokers, authentication, ca } = stage.cluster
+  const arn = loginSecret(stage, name)
   const login: Values =
     authentication === 'iam'
       ? { SEALGATE_KAFKA_SASL_MECHANISM: 'aws-msk-iam', SEALGATE_KAFKA_SASL_REGION: stage.region }

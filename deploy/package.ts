@@ -244,7 +244,7 @@ function deployedValue(value: Value, stage: Stage): string {
   if (typeof value === 'string') return value
   return JSON.stringify(value).includes('GetAtt')
     ? `arn:aws:kms:${region}:${account}:key/00000000-0000-0000-0000-000000000000`
-    : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_${serviceName(stage)}-AbCdEf`
+    : `arn:aws:secretsmanager:${region}:${account}:secret:AmazonMSK_${serviceName(stage)}.rotate-AbCdEf`
 }
 
 async function writeTemplates(

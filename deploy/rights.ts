@@ -12,9 +12,9 @@ import {
   type FunctionName,
   FUNCTIONS,
   IDS,
+  loginSecret,
   rightsId,
   roleId,
-  secretArn,
 } from './functions.ts'
 import { decryptRight, generateRight, producerKekId } from './keks.ts'
 import type { Stage } from './stage.ts'
@@ -152,7 +152,7 @@ function kafkaRights({ cluster }: Stage, rights: readonly Right[]): readonly Sta
 function gating(stage: Stage, { gate }: ClusterNeeds): readonly Statement[] {
   const { gateway, producers } = stage
   return [
-    ...loginRights(stage),
+    ...loginRights(stage, 'ingest'),
     ...kafkaRights(stage, gate),
     ...directoryRights(stage, 'read'),
     ...signingRights(stage),
@@ -164,9 +164,9 @@ function gating(stage: Stage, { gate }: ClusterNeeds): readonly Statement[] {
   ]
 }
 
-function loginRights(stage: Stage): readonly Statement[] {
-  const { secret } = stage.cluster
-  return secret === undefined ? [] : secretRights(stage, [secretArn(secret)])
+function loginRights(stage: Stage, name: 'ingest' | 'rotate'): readonly Statement[] {
+  const secret = loginSecret(stage, name)
+  return secret === undefined ? [] : secretRights(stage, [secret])
 }
 
 function secretRights(stage: Stage, secrets: readonly Value[]): readonly Statement[] {
@@ -221,7 +221,7 @@ function rotating(stage: Stage, { rotator }: ClusterNeeds): readonly Statement[]
   return [
     allow(['kms:GetPublicKey', 'kms:Sign'], stage.rootKey),
     ...directoryRights(stage, 'write'),
-    ...loginRights(stage),
+    ...loginRights(stage, 'rotate'),
     ...(stage.lifecycleAudit === 'none' ? [] : [...signingRights(stage), ...kafkaRights(stage, rotator)]),
     ...(read.length === 0 ? [] : secretRights(stage, [...new Set(read)])),
     ...(issuing.length === 0 ? [] : [allow(['kms:GetPublicKey', 'kms:Sign'], [...new Set(issuing)])]),

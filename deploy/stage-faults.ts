@@ -42,17 +42,22 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
   const { cluster, network, pollers, failureMode } = stage
   // MSK takes users from secrets of such names; who rotates two of them logs in by a third, which points at one.
   const pointers = stage.rotations.flatMap(({ rotation: one }) => (one.kind === 'scram' ? [one.pointer] : []))
-  const { authentication, secret = CREATE } = cluster
-  if (
-    authentication === 'scram' &&
-    ![CREATE, '', ...pointers].includes(secret) &&
-    !MSK_SECRET_ARN.test(secret)
-  )
-    read.fault(
-      'cluster.secret',
-      'MSK takes no user from a secret of such a name, and no rotation points by it.',
-      'Name one that begins with AmazonMSK_, or the pointer of a scram rotation.',
+  const { authentication, secret = CREATE, rotateSecret = CREATE } = cluster
+  const logins = [
+    ['cluster.secret', secret],
+    ...(rotateSecret === secret ? [] : [['cluster.rotateSecret', rotateSecret]]),
+  ] as const
+  for (const [at, login] of logins)
+    if (
+      authentication === 'scram' &&
+      ![CREATE, '', ...pointers].includes(login) &&
+      !MSK_SECRET_ARN.test(login)
     )
+      read.fault(
+        at,
+        'MSK takes no user from a secret of such a name, and no rotation points by it.',
+        'Name one that begins with AmazonMSK_, or the pointer of a scram rotation.',
+      )
   if (failureMode === 'partial' && pollers === undefined)
     read.fault(
       'failureMode',

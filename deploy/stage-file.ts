@@ -47,7 +47,15 @@ export function readStage(text: string, path: string): Stage {
     ...['failureMode', 'pollers', 'enabled', 'batchSize', 'batchWindowSeconds', 'timeoutSeconds', 'memoryMb'],
     ...['concurrency', 'keysUrl', 'network', 'tracing', 'logDays', 'alarms'],
   ])
-  read.known('cluster', ['arn', 'brokers', 'authentication', 'secret', 'ca', 'transactionTimeoutMs'])
+  read.known('cluster', [
+    'arn',
+    'brokers',
+    'authentication',
+    'secret',
+    'rotateSecret',
+    'ca',
+    'transactionTimeoutMs',
+  ])
   read.known('kek', ['id', 'key'])
   read.known('concurrency', ['ingest', 'keys'])
   read.known('network', [
@@ -64,6 +72,13 @@ export function readStage(text: string, path: string): Stage {
     read.text(at, pattern, `Set the whole ARN of ${what}.`)
   const given = (at: Path, pattern: RegExp, what: string): Given =>
     read.text(at, new RegExp(`^create$|${pattern.source}`), `Set create, or the whole ARN of ${what}.`)
+  const login = (at: Path): Given | undefined =>
+    authentication === 'iam'
+      ? read.none(at, 'With IAM the role is who we are: leave it out.')
+      : authentication === 'scram'
+        ? given(at, SECRET_ARN, 'a secret with user name and password')
+        : arn(at, SECRET_ARN, 'a secret with certificate and private key')
+  const secret = login('cluster.secret')
   const defaults = readKafkaSettings({ brokers: ['none.invalid:1'], deployment: 'none' })
   const stage: Stage = {
     name,
@@ -80,12 +95,8 @@ export function readStage(text: string, path: string): Stage {
       arn: arn('cluster.arn', MSK_CLUSTER_ARN, 'the MSK cluster'),
       brokers: read.list('cluster.brokers', /^[a-z0-9.-]{1,253}:[0-9]{1,5}$/i, 'List host:port.', 1),
       authentication,
-      secret:
-        authentication === 'iam'
-          ? read.none('cluster.secret', 'With IAM the role is who we are: leave it out.')
-          : authentication === 'scram'
-            ? given('cluster.secret', SECRET_ARN, 'a secret with user name and password')
-            : arn('cluster.secret', SECRET_ARN, 'a secret with certificate and private key'),
+      secret,
+      rotateSecret: read.has('cluster.rotateSecret') ? login('cluster.rotateSecret') : secret,
       ca: ca === undefined ? undefined : file(ca),
       transactionTimeoutMs: read.integer(
         'cluster.transactionTimeoutMs',

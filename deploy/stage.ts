@@ -33,6 +33,8 @@ export interface Stage {
     readonly authentication: Authentication
     /** Undefined for IAM. */
     readonly secret: Given | undefined
+    /** As whom `rotate` logs in, whose rights are others. */
+    readonly rotateSecret: Given | undefined
     readonly ca: string | undefined
     readonly transactionTimeoutMs: number
   }
@@ -110,6 +112,7 @@ export function givenArns(stage: Stage): readonly (readonly [Path, string])[] {
   ])
   const named: readonly (readonly [Path, string | undefined])[] = [
     ['cluster.secret', stage.cluster.secret],
+    ['cluster.rotateSecret', stage.cluster.rotateSecret],
     ['directory', stage.directory],
     ['signingKey', stage.signingKey],
     ['rootKey', stage.rootKey],

@@ -19,22 +19,31 @@ import {
 const PASSWORD = { PasswordLength: 48, ExcludePunctuation: true, GenerateStringKey: 'password' } as const
 
 export function storesOf(stage: Stage): Resources {
-  const { secret, authentication, arn } = stage.cluster
   return {
     ...(stage.directory === CREATE ? bucket(stage) : {}),
     ...(stage.signingKey === CREATE ? { [IDS.signingKey]: signingKey(stage) } : {}),
     ...(stage.secretsKey === CREATE ? { [IDS.secretsKey]: secretsKey(stage) } : {}),
-    ...(authentication === 'scram' && secret === CREATE
-      ? {
-          [IDS.kafkaSecret]: kafkaSecret(stage),
-          // Without it the secret, which stays, would log in nowhere.
-          KafkaUser: {
-            Type: 'AWS::MSK::BatchScramSecret',
-            ...RETAINED,
-            Properties: { ClusterArn: arn, SecretArnList: [ref(IDS.kafkaSecret)] },
-          },
-        }
-      : {}),
+    ...kafkaUsers(stage),
+  }
+}
+
+/** A user for each function: what `rotate` may, the gate may not. */
+function kafkaUsers(stage: Stage): Resources {
+  const { secret, rotateSecret, arn } = stage.cluster
+  const users: readonly (readonly [Given | undefined, string, string])[] = [
+    [secret, IDS.kafkaSecret, serviceName(stage)],
+    [rotateSecret, IDS.rotateSecret, `${serviceName(stage)}.rotate`],
+  ]
+  const created = users.filter(([given]) => given === CREATE)
+  if (created.length === 0) return {}
+  return {
+    ...Object.fromEntries(created.map(([, id, user]) => [id, kafkaSecret(stage, user)])),
+    // Without it the secrets, which stay, would log in nowhere.
+    KafkaUser: {
+      Type: 'AWS::MSK::BatchScramSecret',
+      ...RETAINED,
+      Properties: { ClusterArn: arn, SecretArnList: created.map(([, id]) => ref(id)) },
+    },
   }
 }
 
@@ -143,15 +152,15 @@ export function givenKeyPolicies(stage: Stage): Values {
   )
 }
 
-const kafkaSecret = (stage: Stage): Resource => ({
+const kafkaSecret = (stage: Stage, username: string): Resource => ({
   Type: 'AWS::SecretsManager::Secret',
   ...RETAINED,
   Properties: {
     // MSK takes no other names, and no secret under the account's own key.
-    Name: `AmazonMSK_${serviceName(stage)}`,
+    Name: `AmazonMSK_${username}`,
     KmsKeyId: arnOf(stage.secretsKey, IDS.secretsKey),
     GenerateSecretString: {
-      SecretStringTemplate: JSON.stringify({ username: serviceName(stage) }),
+      SecretStringTemplate: JSON.stringify({ username }),
       ...PASSWORD,
     },
   },

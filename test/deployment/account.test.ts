@@ -100,6 +100,54 @@ describe('a function', () => {
   })
 })
 
+describe('the function that rotates', () => {
+  const loginOf = (template: unknown, name: 'ingest' | 'rotate'): unknown => {
+    const [one] = ofType(template, 'AWS::Serverless::Function').filter(({ properties }) =>
+      String(properties['FunctionName']).endsWith(name),
+    )
+    return nodeOf(nodeOf(one?.properties['Environment'])['Variables'])['SEALGATE_KAFKA_SASL_SECRET']
+  }
+
+  it('logs in as a user of its own: what it may, the gate may not', () => {
+    const template = templateOf(stage)
+    expect([loginOf(template, 'ingest'), loginOf(template, 'rotate')]).toEqual([
+      'KafkaSecret',
+      'RotateKafkaSecret',
+    ])
+    const [users] = ofType(template, 'AWS::MSK::BatchScramSecret')
+    expect(users?.properties['SecretArnList']).toEqual(['KafkaSecret', 'RotateKafkaSecret'])
+    const secrets = ofType(template, 'AWS::SecretsManager::Secret').map(({ properties }) => [
+      properties['Name'],
+      nodeOf(properties['GenerateSecretString'])['SecretStringTemplate'],
+    ])
+    expect(secrets).toEqual([
+      ['AmazonMSK_sealgate-example', '{"username":"sealgate-example"}'],
+      ['AmazonMSK_sealgate-example.rotate', '{"username":"sealgate-example.rotate"}'],
+    ])
+    const policies = ofType(template, 'AWS::IAM::Policy')
+    const reads = (role: string, resource: string): boolean =>
+      mayByIdentity(
+        { principal: role, action: 'secretsmanager:GetSecretValue', resource, context: {} },
+        identityOf(role, policies),
+      )
+    for (const role of ['IngestRole', 'RotateRole'])
+      expect([role, reads(role, 'KafkaSecret'), reads(role, 'RotateKafkaSecret')]).toEqual([
+        ...[role, role === 'IngestRole', role === 'RotateRole'],
+      ])
+  })
+
+  it('logs in as whom it is given, and else as the gate', () => {
+    const own = `${secret}AmazonMSK_rotate-Ab12Cd`
+    const given = templateOf({ ...stage, cluster: { ...stage.cluster, rotateSecret: own } })
+    expect([loginOf(given, 'rotate'), loginOf(given, 'ingest')]).toEqual([own, 'KafkaSecret'])
+    expect(ofType(given, 'AWS::SecretsManager::Secret').map(({ id }) => id)).toEqual(['KafkaSecret'])
+    const gates = `${secret}AmazonMSK_gate-Ab12Cd`
+    const shared = templateOf({ ...stage, cluster: { ...stage.cluster, secret: gates, rotateSecret: gates } })
+    expect([loginOf(shared, 'rotate'), loginOf(shared, 'ingest')]).toEqual([gates, gates])
+    expect(ofType(shared, 'AWS::MSK::BatchScramSecret')).toEqual([])
+  })
+})
+
 describe('a key that is there already', () => {
   it('has what belongs into its policy written out, by names that the stack’s outputs have', async () => {
     const { stage: iam, contracts: bundle } = await readParts(join(STAGES, 'example-iam.yml'))

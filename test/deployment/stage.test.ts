@@ -40,7 +40,12 @@ describe('a stage', () => {
       failureMode: 'throw',
       pollers: undefined,
       isEnabled: false,
-      cluster: { authentication: 'scram', secret: 'create', transactionTimeoutMs: 15_000 },
+      cluster: {
+        authentication: 'scram',
+        secret: 'create',
+        rotateSecret: 'create',
+        transactionTimeoutMs: 15_000,
+      },
       timeoutSeconds: 60,
     })
     expect(faultsOf(iam, join(STAGES, 'example-iam.yml'))).toEqual([])
@@ -48,16 +53,17 @@ describe('a stage', () => {
 
   it('that is empty is told all that is missing at once', () => {
     expect(placesOf('{}')).toEqual([
-      ...['deployment', 'cluster.authentication', 'rotation', 'account', 'region', 'gateway', 'channels'],
       ...[
-        'cluster.arn',
-        'cluster.brokers',
+        'deployment',
+        'cluster.authentication',
+        'rotation',
         'cluster.secret',
-        'contracts',
-        'roots',
-        'directory',
-        'signingKey',
+        'account',
+        'region',
+        'gateway',
+        'channels',
       ],
+      ...['cluster.arn', 'cluster.brokers', 'contracts', 'roots', 'directory', 'signingKey'],
       ...['rootKey', 'secretsKey', 'kek.id', 'kek.key', 'producers', 'consumers', 'failureMode', 'keysUrl'],
       ...['network.vpc', 'network.subnets', 'network.brokersSecurityGroup', 'network.ways', 'alarms.topic'],
     ])
@@ -115,6 +121,26 @@ describe('a stage', () => {
       'cluster.secret',
       'a name that MSK does not take, and no pointer',
       [['secret: create', 'secret: arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-Ab12Cd']],
+    ],
+    [
+      'cluster.rotateSecret',
+      'a name that MSK does not take, for the function that rotates',
+      [
+        [
+          'secret: create',
+          `secret: create\n  rotateSecret: arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-Ab12Cd`,
+        ],
+      ],
+    ],
+    [
+      'cluster.rotateSecret',
+      'a secret elsewhere',
+      [
+        [
+          'secret: create',
+          `secret: create\n  rotateSecret: arn:aws:secretsmanager:eu-west-2:123456789012:secret:AmazonMSK_x-Ab12Cd`,
+        ],
+      ],
     ],
     [
       'cluster.secret',

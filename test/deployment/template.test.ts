@@ -207,7 +207,14 @@ describe('template.yaml', () => {
       .map(([id]) => id)
     expect(kept).toEqual([
       ...['GatewayKek', 'CheckoutKek', 'FulfilmentKek', 'PaymentsKek', 'DirectoryBucket'],
-      ...['DirectoryBucketPolicy', 'SigningKey', 'SecretsKey', 'KafkaSecret', 'KafkaUser'],
+      ...[
+        'DirectoryBucketPolicy',
+        'SigningKey',
+        'SecretsKey',
+        'KafkaSecret',
+        'RotateKafkaSecret',
+        'KafkaUser',
+      ],
     ])
   })
 
