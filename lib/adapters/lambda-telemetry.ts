@@ -7,7 +7,7 @@ import { Logger } from '@aws-lambda-powertools/logger'
 import { MetricUnit, Metrics } from '@aws-lambda-powertools/metrics'
 import { type Committed, type Observer } from '../admission/observer.ts'
 import { type GateKeyCounts, outageOf, type Stop } from '../admission/slice.ts'
-import type { Outage, OutageCode, RejectionCode } from '../errors.ts'
+import { ConfigError, Outage, type OutageCode, type RejectionCode } from '../errors.ts'
 import type { DataKeyCounts } from '../keys/data-keys.ts'
 import type { RotationRow } from '../keys/rotation-status.ts'
 import type { Clock } from '../ports.ts'
@@ -18,7 +18,10 @@ export type LambdaContext = Parameters<Logger['addContext']>[0]
 
 export interface LambdaTelemetry {
   readonly observer: Observer
-  /** Does an invocation's work: what is logged meanwhile bears its id, and what was traced is sent before it ends. */
+  /**
+   * Does an invocation's work: what is logged meanwhile bears its id, and what was traced is sent before it ends. Rejects with
+   * what the work does where that is ours, else with an `Outage` that has its cause, and not its words.
+   */
   invocation<T>(context: LambdaContext, work: () => Promise<T>): Promise<T>
   /** The same for the gate: at the end, however it ends, what was counted is written too. */
   gateInvocation<T>(
@@ -121,7 +124,7 @@ export function lambdaTelemetry(name: string | undefined, clock: Clock): LambdaT
           return await work()
         } catch (error) {
           failed(outageOf(error))
-          throw error
+          throw ours(error)
         }
       }),
     gateInvocation: (context, work, keyCounts) =>
@@ -135,7 +138,7 @@ export function lambdaTelemetry(name: string | undefined, clock: Clock): LambdaT
             counted.stopped(outage.code)
             failed(outage)
           }
-          throw error
+          throw ours(error)
         } finally {
           write(keyCounts())
         }
@@ -150,6 +153,13 @@ export function lambdaTelemetry(name: string | undefined, clock: Clock): LambdaT
       metrics.publishStoredMetrics()
     },
   }
+}
+
+/** Our own errors as they are; of any other only its kind, since Lambda's runtime logs what an invocation fails with. */
+function ours(error: unknown): Error {
+  if (error instanceof ConfigError) return error
+  const isStops = error instanceof AggregateError && error.errors.every((each) => each instanceof Outage)
+  return isStops ? error : outageOf(error)
 }
 
 const outageFields = (outage: Outage): Record<string, unknown> => ({

@@ -406,6 +406,41 @@ describe('what is planted as a secret', () => {
     expect(written).not.toContain(Buffer.from(CANARY).toString('base64').slice(0, 10))
   })
 
+  it('stands in nothing that a function fails with, which Lambda’s runtime logs', async () => {
+    const records = await sent(1)
+    const gone = { snapshot: () => Promise.reject(tellTale()), onKeksChanged: () => undefined }
+    const failures = [
+      () =>
+        invoke(
+          ingestHandler(() => Promise.reject(tellTale()), telemetry),
+          records,
+        ),
+      () =>
+        invoke(
+          handlerOf((parts) => ({
+            ...parts,
+            sink: { ...parts.sink, open: () => Promise.reject(tellTale()) },
+          })),
+          records,
+        ),
+      () =>
+        invokeOnce(
+          keysHandler(() => gone, telemetry),
+          { rawPath: '/jwks.json', requestContext: { http: { method: 'GET' } } },
+          { timeoutMs: 20_000 },
+        ),
+    ]
+    for (const fail of failures) {
+      const failed = await fail().catch((error: unknown) => error)
+      if (!(failed instanceof Error)) throw new Error('it did not fail')
+      expect(failed.message).toContain('that nobody expected')
+      // As the runtime writes it.
+      const own = Object.fromEntries(Object.entries(failed))
+      expect(JSON.stringify([failed.name, failed.message, failed.stack, own])).not.toContain(CANARY)
+    }
+    expect(written).not.toContain(CANARY)
+  })
+
   it('is told of an error neither by its words nor where these pretend to be its stack', async () => {
     const handler = handlerOf((parts) => ({
       ...parts,
