@@ -2,7 +2,12 @@
 import { CREATE, directoryBucket, type Given, type Stage } from './stage.ts'
 import { attribute, ref, type Value, type Values } from './template.ts'
 
-/** `archive` joins here. */
+/**
+ * `archive` joins here. It needs: a plan in the VPC with a schedule, here, in `sam.ts` and in `serverless.yml`; a user of
+ * Kafka that may read the audit topic, or that right by IAM; and in `stores.ts` a bucket that keeps what is put (Object Lock,
+ * RETAINED), with `s3:PutObject` and `s3:PutObjectRetention` on it and no right to delete or to shorten. Role, log group and
+ * alarm of errors come by its name.
+ */
 export const FUNCTIONS = ['ingest', 'rotate', 'keys'] as const
 export type FunctionName = (typeof FUNCTIONS)[number]
 

@@ -6,6 +6,8 @@ import { idPart } from './template.ts'
 
 /** Their ARNs begin with another word than `arn:aws:`, which templates and policies have. */
 const OTHER_PARTITIONS = /^(cn|us-gov|(us|eu)-iso[a-z]*)-/
+/** Before `Kek`, in the logical id of the gateway's own; a producer's begins with its name. */
+const GATEWAY = 'Gateway'
 const LOG_DAYS = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 3653]
 /** Of a bucket's name, by S3. */
 const MAX_BUCKET_CHARACTERS = 63
@@ -98,6 +100,8 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     if (new Set(roles).size < roles.length)
       read.fault(list, 'Two have one role: each could pass for the other.', 'Give each a role of its own.')
   }
+  if (Object.keys(stage.producers).some((name) => idPart(name) === GATEWAY))
+    read.fault('producers', `In the stack the KEK of one would be that of the ${GATEWAY}.`, 'Rename it.')
   for (const list of ['producers', 'channels'] as const) {
     const ids = Object.keys(stage[list]).map(idPart)
     if (new Set(ids).size < ids.length)

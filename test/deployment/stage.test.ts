@@ -186,6 +186,11 @@ describe('a stage', () => {
     ['timeoutSeconds', 'more than Lambda gives', [['enabled: false', 'timeoutSeconds: 841']]],
     ['producers', 'a producer of the gateway’s name', [['  checkout: {', '  gateway-eu: {']]],
     ['producers', 'one role for two producers', [['role/payments', 'role/checkout']]],
+    [
+      'producers',
+      'a producer whose KEK would have the name of the gateway’s in the stack',
+      [['  checkout: {', '  gateway: {']],
+    ],
     ['consumers', 'one role for two consumers', [['role/notifications', 'role/warehouse']]],
     ['channels', 'topics that differ in punctuation alone', [['ingress.payments:', 'ingress-orders:']]],
     [
