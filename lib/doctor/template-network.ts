@@ -19,10 +19,12 @@ const HTTPS = 443
  * @param where the file's name, for people
  */
 export function networkVerdicts(template: unknown, where: string): readonly Verdict[] {
-  const resources = Object.entries(nodeOf(nodeOf(template)['Resources'])).map(([id, value]) => {
-    const { Type: type, Properties: properties } = nodeOf(value)
-    return { id, type, properties: nodeOf(properties) }
-  })
+  const resources: readonly Resource[] = Object.entries(nodeOf(nodeOf(template)['Resources'])).map(
+    ([id, value]) => {
+      const { Type: type, Properties: properties } = nodeOf(value)
+      return { id, type, properties: nodeOf(properties) }
+    },
+  )
   const ofType = (type: string) => resources.filter((one) => one.type === type)
   const faults: Verdict[] = []
   const fault = (id: string, what: string, fix: string): void =>
@@ -82,18 +84,63 @@ export function networkVerdicts(template: unknown, where: string): readonly Verd
         'Add a gateway endpoint, or a NAT.',
       )
   }
-  // Pollers stand in the brokers' subnets, with the brokers' own security group.
-  const toThemselves = ingress.filter(({ properties: { GroupId: to, SourceSecurityGroupId: from } }) => {
-    return to !== undefined && JSON.stringify(to) === JSON.stringify(from)
-  })
-  if (toThemselves.length === 0)
-    faults.push(
-      warn(
-        `${where}: nothing in it lets Lambda's pollers reach the brokers, whose own security group they have.`,
-        "Let that group in from itself at the brokers' port, unless somebody else has (pollerRules).",
-      ),
+  return [...faults, ...pollerVerdicts(resources, where)]
+}
+
+interface Resource {
+  readonly id: string
+  readonly type: unknown
+  readonly properties: Node
+}
+
+/** Whether anything lets Lambda's pollers come by: they stand in the brokers' subnets, with the brokers' own security group. */
+function pollerVerdicts(resources: readonly Resource[], where: string): readonly Verdict[] {
+  const ofType = (type: string) => resources.filter((one) => one.type === type)
+  const missing = (way: string, fix: string): Verdict =>
+    warn(
+      `${where}: nothing in it lets Lambda's pollers reach ${way}.`,
+      `${fix}, unless somebody else has (pollerRules).`,
     )
-  return faults
+  const rules = [
+    ...ofType('AWS::EC2::SecurityGroupIngress').map(({ properties }) => ({
+      ...{ rule: properties, into: groupOf(properties['GroupId']) },
+    })),
+    ...ofType('AWS::EC2::SecurityGroup').flatMap(({ id, properties }) =>
+      listOf(properties['SecurityGroupIngress']).map((rule) => ({ rule, into: id })),
+    ),
+  ]
+  const from = ({ SourceSecurityGroupId: source }: Node): string | undefined => groupOf(source)
+  const brokers = rules.flatMap(({ rule, into }) => (into !== undefined && into === from(rule) ? [into] : []))
+  if (brokers.length === 0)
+    return [
+      missing(
+        'the brokers, whose own security group they have',
+        "Let that group in from itself at the brokers' port",
+      ),
+    ]
+  const isOnDemand = ofType('AWS::Lambda::EventSourceMapping').some(
+    ({ properties }) => !isNode(properties['ProvisionedPollerConfig']),
+  )
+  const ways = ofType('AWS::EC2::VPCEndpoint').flatMap(({ properties }) =>
+    listIn(properties, 'SecurityGroupIds').map(groupOf),
+  )
+  const isLetIn = (way: string | undefined): boolean =>
+    rules.some(({ rule, into }) => {
+      const source = from(rule)
+      const isTheirs = source === undefined ? 'CidrIp' in rule : brokers.includes(source)
+      return into === way && isPort(rule, HTTPS) && isTheirs
+    })
+  return isOnDemand && !ways.every(isLetIn)
+    ? [missing('the endpoints', "Let the brokers' group into the endpoints' at 443")]
+    : []
+}
+
+/** A security group by its id, or its logical id. */
+function groupOf(value: unknown): string | undefined {
+  if (typeof value === 'string') return value
+  const { Ref: id, 'Fn::GetAtt': attribute } = nodeOf(value)
+  const name: unknown = id ?? (Array.isArray(attribute) ? attribute[0] : attribute)
+  return typeof name === 'string' ? name.replace(/\.GroupId$/, '') : undefined
 }
 
 const environmentOf = (properties: Node): Node => nodeOf(nodeOf(properties['Environment'])['Variables'])

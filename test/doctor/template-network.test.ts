@@ -84,6 +84,46 @@ describe('the network of a template', () => {
     expect(judge({ Pollers: undefined })[0]).toMatch(/^warn: .*pollers/)
   })
 
+  describe('of endpoints with a group', () => {
+    const grouped = (service: string) => ({
+      ...endpoint(service),
+      Properties: {
+        ...endpoint(service).Properties,
+        SecurityGroupIds: [{ 'Fn::GetAtt': ['Ways', 'GroupId'] }],
+      },
+    })
+    const into = (from: Record<string, unknown>) => ({
+      Type: 'AWS::EC2::SecurityGroupIngress',
+      Properties: { GroupId: { Ref: 'Ways' }, ...tcp(443), ...from },
+    })
+    const mapping = (more: object) => ({
+      Type: 'AWS::Lambda::EventSourceMapping',
+      Properties: { FunctionName: { Ref: 'Gate' }, ...more },
+    })
+    const parts = {
+      ...{ Kms: grouped('kms'), Secrets: grouped('secretsmanager'), Sts: grouped('sts') },
+      ...{ Lambda: grouped('lambda'), Mapping: mapping({}) },
+      Functions443: into({ SourceSecurityGroupId: { 'Fn::GetAtt': ['Functions', 'GroupId'] } }),
+    }
+    const Pollers443 = into({ SourceSecurityGroupId: 'sg-brokers' })
+
+    it('is spoken of where none of its rules lets pollers on demand in', () => {
+      expect(judge(parts)).toEqual([expect.stringMatching(/^warn: t: .*pollers.* reach the endpoints/)])
+      const elsewhere = into({ SourceSecurityGroupId: 'sg-others' })
+      expect(judge({ ...parts, Pollers443: elsewhere })).toHaveLength(1)
+    })
+
+    it('is well with such a rule, with one for addresses, or with provisioned pollers', () => {
+      expect(judge({ ...parts, Pollers443 })).toEqual([])
+      expect(judge({ ...parts, Pollers443: into({ CidrIp: '10.0.0.0/16' }) })).toEqual([])
+      const inline = { CidrIp: '10.0.0.0/16', ...tcp(443) }
+      const group = { Type: 'AWS::EC2::SecurityGroup', Properties: { SecurityGroupIngress: [inline] } }
+      expect(judge({ ...parts, Ways: group })).toEqual([])
+      const provisioned = mapping({ ProvisionedPollerConfig: { MinimumPollers: 1 } })
+      expect(judge({ ...parts, Mapping: provisioned })).toEqual([])
+    })
+  })
+
   it.each([[undefined], [null], ['text'], [[]], [{ Resources: { a: null, b: [] } }]])(
     'takes %j',
     (template) => {
