@@ -49,19 +49,29 @@ export function createDirectory(options: DirectoryOptions): Directory {
   const isWithin = (limit: number, now: number): boolean =>
     copy !== undefined && now >= copy.readAt && now - copy.readAt <= limit
 
+  const refuseOlder = ({ version }: DirectorySnapshot): void => {
+    if (version < seen.version)
+      throw failed(`version ${version} is older than version ${seen.version}, which was here before`)
+  }
+
+  /** A later version may have been seen and been of no use: then the copy at hand is an older one too. */
+  const stillGood = (known: Copy): Copy => {
+    refuseOlder(known.snapshot)
+    return known
+  }
+
   const load = async (startedAt: number): Promise<Copy> => {
     const answer = await source.read(copy?.etag, startedAt + readMs)
     if (answer === 'unchanged') {
       if (copy === undefined) throw failed('the source calls a document unchanged that was never read')
-      return { ...copy, readAt: startedAt }
+      return { ...stillGood(copy), readAt: startedAt }
     }
     const { etag, bytes } = answer
     const bytesDigest = digest(bytes)
     if (copy !== undefined && equal(copy.bytesDigest, bytesDigest))
-      return { ...copy, etag, readAt: startedAt }
+      return { ...stillGood(copy), etag, readAt: startedAt }
     const { snapshot, payloadDigest } = parseDirectory(bytes, roots)
-    if (snapshot.version < seen.version)
-      throw failed(`version ${snapshot.version} is older than version ${seen.version}, which was here before`)
+    refuseOlder(snapshot)
     if (snapshot.version === seen.version && !equal(payloadDigest, seen.payloadDigest))
       throw failed(`version ${snapshot.version} has two contents: publish the next version`)
     seen = { version: snapshot.version, payloadDigest }

@@ -229,6 +229,21 @@ describe('the directory’s copy', () => {
     expect(await begin()).toMatchObject({ fresh: false, snapshot: { version: 1 } })
   })
 
+  test('nor does the copy at hand become young again, once a higher version was seen', async () => {
+    const { clock, source, begin, publish } = await world()
+    const first = { bytes: source.bytes, etag: source.etag }
+    await begin()
+    publish(await seal(9, { issuedAt: START + 900, expiresAt: START + 90_000 }))
+    clock.ms += 60_001
+    await begin()
+    Object.assign(source, first)
+    clock.ms += 60_001
+    expect(await begin()).toMatchObject({ fresh: false, snapshot: { version: 1 } })
+    source.etag = 'other, of the same bytes'
+    clock.ms += 60_001
+    expect(await begin()).toMatchObject({ fresh: false, snapshot: { version: 1 } })
+  })
+
   test('the same version signed again is no rollback', async () => {
     const { clock, begin, publish } = await world()
     await begin()
