@@ -1,5 +1,4 @@
 /** What `sealgate doctor` looks at of the cluster: as the gate, and as an observer where settings are to be seen. */
-import { isOnEncryptedDisk } from '../lib/adapters/block-device.ts'
 import type { KafkaConnectionSettings } from '../lib/adapters/kafka-settings.ts'
 import {
   addressesOf,
@@ -10,7 +9,6 @@ import {
   surveyKafka,
 } from '../lib/adapters/kafka-survey.ts'
 import { createKafkaSink } from '../lib/adapters/kafka.ts'
-import { describeMsk } from '../lib/adapters/msk-cluster.ts'
 import { clusterNeeds, type ClusterNeeds } from '../lib/cluster-needs.ts'
 import {
   authenticationVerdicts,
@@ -36,6 +34,7 @@ import {
 } from '../lib/doctor/cluster-verdicts.ts'
 import { type Check, ok, skip, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
+import { disksSeen, mskOf } from './doctor-places.ts'
 import { once, type Patient } from './patient.ts'
 import type { GateSettings } from './settings.ts'
 
@@ -62,7 +61,7 @@ export class ClusterChecks {
   ) => Promise<{ made: readonly Connected[]; missed: readonly Missed[] }>
 
   constructor(patient: Patient) {
-    const { gate, observer, cluster: arn, clock } = patient
+    const { gate, observer, clock } = patient
     this.#patient = patient
     this.#kafka = gate.cluster.kafka
     this.#needs = clusterNeeds({ ...gate.cluster, deployment: this.#kafka.deployment })
@@ -79,9 +78,7 @@ export class ClusterChecks {
         if (observer === undefined || !(error instanceof Outage)) throw error
         throw new Outage(error.code, `as the observer: ${error.message}`, { cause: error })
       })
-    this.#msk = once(async (deadline) =>
-      arn === undefined ? undefined : describeMsk(arn, clock.now(), deadline),
-    )
+    this.#msk = mskOf(patient)
     this.#topics = once(async (deadline) =>
       this.#seen(await (await this.#asGate(deadline)).metadata(this.#names)),
     )
@@ -253,10 +250,7 @@ export class ClusterChecks {
     const { disks, gate } = this.#patient
     const routes = gate.cluster.contracts.all.flatMap((contract) => contract.routes)
     const plain = routes.filter(({ form }) => form === 'plain').map(({ channel }) => channel)
-    const looked = await Promise.all(
-      disks.map(async (path) => ({ path, isEncrypted: await isOnEncryptedDisk(path) })),
-    )
-    return diskVerdicts(await this.#msk(deadline), looked, [...new Set(plain)])
+    return diskVerdicts(await this.#msk(deadline), await disksSeen(disks), [...new Set(plain)])
   }
 
   async #positions(deadline: number): Promise<readonly Verdict[]> {

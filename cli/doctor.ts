@@ -2,11 +2,11 @@
 import type { Command } from 'commander'
 import { MSK_CLUSTER_ARN } from '../lib/adapters/msk-users.ts'
 import type { KafkaConnectionSettings } from '../lib/adapters/kafka-settings.ts'
-import { type Finding, runChecks, type Status, verdictsOf } from '../lib/doctor/finding.ts'
+import { type Finding, runChecks, skip, type Status, verdictsOf } from '../lib/doctor/finding.ts'
 import { ConfigError } from '../lib/errors.ts'
 import { type Colour, EXIT, type ExitStatus, oneLine, paint } from './io.ts'
 import { collect, wholeNumber } from './numbers.ts'
-import { choosePlace, type Given } from './place-settings.ts'
+import { choosePlace } from './place-settings.ts'
 import { type GateSettings, readBrokerSettings, readGateSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 import { namingOption } from './world.ts'
@@ -50,26 +50,21 @@ export function addDoctorCommand(program: Command, terminal: Terminal): void {
 }
 
 async function doctor(terminal: Terminal, flags: Flags): Promise<void> {
-  const given = givenOf(terminal, flags)
-  const observer = flags.observer === undefined ? undefined : observerOf(flags.observer, terminal)
-  if (flags.msk !== undefined && !MSK_CLUSTER_ARN.test(flags.msk))
-    throw new ConfigError([{ where: '--msk', what: 'It is no ARN of a cluster.', fix: 'Give it whole.' }])
-  let gate: GateSettings
-  try {
-    gate = readGateSettings(given)
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    const faults = verdictsOf(error).map((verdict) => ({ name: 'settings', ...verdict }))
-    print(terminal, faults, flags)
-    terminal.exit(EXIT.badInput)
+  const clock = { now: () => terminal.now() }
+  const { msk, disk: disks, template, timeout } = flags
+  const cluster = msk !== undefined && MSK_CLUSTER_ARN.test(msk) ? msk : undefined
+  const places = { cluster, disks, template, clock }
+  const settings = settingsOf(terminal, flags)
+  if (!('gate' in settings)) {
+    const { placeChecks } = await import('./doctor-places.ts')
+    const findings = [...settings.findings, ...(await runChecks(placeChecks(places), clock, timeout * 1000))]
+    print(terminal, findings, flags)
+    terminal.exit(settings.isBad ? EXIT.badInput : statusOf(findings))
     return
   }
   const { checksOf } = await import('./doctor-checks.ts')
-  const clock = { now: () => terminal.now() }
-  const { msk: cluster, disk: disks, template, timeout } = flags
   const { node } = process.versions
-  const environment = terminal.env
-  const { checks, close } = checksOf({ gate, observer, cluster, disks, template, clock, environment, node })
+  const { checks, close } = checksOf({ ...settings, ...places, environment: terminal.env, node })
   try {
     const findings = await runChecks(checks, clock, timeout * 1000)
     print(terminal, findings, flags)
@@ -79,11 +74,30 @@ async function doctor(terminal: Terminal, flags: Flags): Promise<void> {
   }
 }
 
-function givenOf({ env }: Terminal, { settings }: Flags): Given {
-  const place = choosePlace(settings === undefined ? {} : { settings }, env)
-  if ('cluster' in place) return place.cluster
-  const what = 'It looks at a cluster, and these settings name none.'
-  throw new ConfigError([{ where: '--settings', what, fix: 'Name settings of a cluster (docs/cli.md).' }])
+type Settings =
+  | { readonly gate: GateSettings; readonly observer: KafkaConnectionSettings | undefined }
+  | { readonly findings: readonly Finding[]; readonly isBad: boolean }
+
+/** Those of the gate; or what is to be said where there are none that can be used, which keeps nothing else from being looked at. */
+function settingsOf(terminal: Terminal, flags: Flags): Settings {
+  const { settings, observer, msk, disk, template } = flags
+  try {
+    if (msk !== undefined && !MSK_CLUSTER_ARN.test(msk))
+      throw new ConfigError([{ where: '--msk', what: 'It is no ARN of a cluster.', fix: 'Give it whole.' }])
+    const place = choosePlace(settings === undefined ? {} : { settings }, terminal.env)
+    if ('cluster' in place) {
+      const gate = readGateSettings(place.cluster)
+      return { gate, observer: observer === undefined ? undefined : observerOf(observer, terminal) }
+    }
+    const fix = 'Name settings of a cluster (docs/cli.md).'
+    if (observer === undefined && (msk !== undefined || disk.length > 0 || template !== undefined))
+      return { findings: [{ name: 'settings', ...skip('No cluster is named.', fix) }], isBad: false }
+    const what = 'It looks at a cluster, and these settings name none.'
+    throw new ConfigError([{ where: '--settings', what, fix }])
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return { findings: verdictsOf(error).map((verdict) => ({ name: 'settings', ...verdict })), isBad: true }
+  }
 }
 
 /** The file alone: the environment is the gate's. */

@@ -141,6 +141,32 @@ Resources:
     ])
   })
 
+  it('looks at disks and a template where there are no settings, as on a broker', async () => {
+    const nowhere = { env: { SEALGATE_LOCAL: folder } }
+    const ran = await sealgate(['doctor', '--json', '--disk', folder], nowhere)
+    expect(rowsOf(ran).map(({ name }) => name)).toEqual(['settings', 'encryption-at-rest'])
+    const [disk] = statusesOf(ran, 'encryption-at-rest')
+    expect([statusesOf(ran, 'settings'), ran.status]).toEqual([['skip'], disk === 'ok' ? 0 : 1])
+    const missing = join(folder, 'no-such-template.yaml')
+    const other = await sealgate(['doctor', '--json', '--template', missing], nowhere)
+    expect(rowsOf(other).map(({ name, status }) => [name, status])).toEqual([
+      ['settings', 'skip'],
+      ['template', 'fail'],
+    ])
+  })
+
+  it('looks at them with settings that cannot be used too, and says so as checks', async () => {
+    const none = join(folder, 'none.yaml')
+    const ran = await sealgate(['doctor', '--json', '--settings', none, '--disk', folder, '--msk', 'shop'])
+    expect(rowsOf(ran).map(({ name, status }) => `${name} ${status}`)).toEqual([
+      'settings fail',
+      expect.stringMatching(/^encryption-at-rest /),
+    ])
+    expect(ran.status).toBe(2)
+    const unnamed = await sealgate(['doctor', '--json'], { env: { SEALGATE_LOCAL: folder } })
+    expect([rowsOf(unnamed).map(({ name }) => name), unnamed.status]).toEqual([['settings'], 2])
+  })
+
   it('refuses what is no place to look at', async () => {
     expect((await sealgate(['doctor'], { env: { SEALGATE_LOCAL: folder } })).status).toBe(2)
     expect((await doctor('--msk', 'shop')).status).toBe(2)
