@@ -72,6 +72,13 @@ describe('commands that documents show', () => {
     expect(faults).toEqual([])
   })
 
+  it('are there, those of npm too', () => {
+    const { scripts }: { scripts: Record<string, string> } = JSON.parse(read('package.json'))
+    const named = PAGES.flatMap((page) => [...read(page).matchAll(/npm run ([a-z][a-z:]*)/g)])
+    expect(named.length).toBeGreaterThan(20)
+    for (const [command, name = ''] of named) expect(Object.keys(scripts), command).toContain(name)
+  })
+
   it('are found out where there is none, or no such flag', async () => {
     const block = '```sh\nnpx sealgate audit prove\nsealgate doctor --cure now # so\n```\n'
     const faults = await Promise.all(commandsIn(`${block}and \`sealgate audits verify|sign\``).map(faultOf))
