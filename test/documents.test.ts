@@ -74,7 +74,7 @@ describe('commands that documents show', () => {
 
   it('are there, those of npm too', () => {
     const { scripts }: { scripts: Record<string, string> } = JSON.parse(read('package.json'))
-    const named = PAGES.flatMap((page) => [...read(page).matchAll(/npm run ([a-z][a-z:]*)/g)])
+    const named = PAGES.flatMap((page) => [...read(page).matchAll(/npm run ([a-z][a-z:-]*)/g)])
     expect(named.length).toBeGreaterThan(20)
     for (const [command, name = ''] of named) expect(Object.keys(scripts), command).toContain(name)
   })
