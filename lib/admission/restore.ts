@@ -66,9 +66,15 @@ export async function restorePosition(
   const seen = await look(source, parts)
   if (isGood(seen, parts)) return { next: seen.next, lost: 0n, isNew: false }
   const trust = await auditTrustOf(ingest, ingest.clock.now() + CALL_MS)
-  const restoring = new Restoring(source, channel.maxLifeSeconds, trust, parts, onProgress)
+  const readSince = async (since: number): Promise<Restoring> => {
+    const reading = new Restoring(source, channel.maxLifeSeconds, trust, parts, onProgress, since)
+    await reading.read()
+    return reading
+  }
   // What takes long before the partition is taken over; behind the fence only what has come since.
-  await restoring.read()
+  let restoring = await readSince(ingest.clock.now())
+  const since = await restoring.firstUndecided()
+  if (restoring.hasPassedOver(since)) restoring = await readSince(since)
   const session = await positions.repair(source, ingest.clock.now() + CALL_MS)
   try {
     const { found } = session
@@ -80,6 +86,9 @@ export async function restorePosition(
     await session.close()
   }
 }
+
+/** Whether what lives until `until` (seconds) is dead for all that is judged from `since` (milliseconds) on, by any broker's clock. */
+const isDead = (until: number, since: number): boolean => (until + MAX_CLOCK_LEAD_SECONDS) * 1000 < since
 
 type Found = RepairSession['found']
 
@@ -125,8 +134,12 @@ class Restoring {
   #home: number | undefined
   /** Whether a chain lacks something after its last whole slice. */
   #isBroken = false
-  /** From then on nothing that may be missing can be alive any more, seconds since 1970. */
+  /** After that nothing that may be missing can be alive any more, seconds since 1970. */
   #safeFrom = -Infinity
+  /** What the first undecided record is judged by, or the clock where there is none, milliseconds since 1970. */
+  readonly #since: number
+  /** Until then something may be alive that was not gone through, since it is dead by `since`. */
+  #passedOver = -Infinity
 
   constructor(
     source: TopicPartition,
@@ -134,8 +147,10 @@ class Restoring {
     trust: AuditTrust,
     parts: RestoreParts,
     onProgress: (records: number) => void,
+    since: number,
   ) {
     this.#source = source
+    this.#since = since
     this.#control = { topic: controlTopicOf(source.topic), partition: source.partition }
     this.#maxLife = maxLife
     this.#parts = parts
@@ -160,6 +175,23 @@ class Restoring {
     }
   }
 
+  /** What the first undecided record will be judged by, milliseconds since 1970: its broker's time may be long ago. */
+  async firstUndecided(): Promise<number> {
+    const { reader, ingest } = this.#parts
+    const now = ingest.clock.now()
+    const last = this.#follower.last(segmentKey(this.#source))
+    const { end } = await reader.offsets(this.#source)
+    if (last === undefined || end <= last.next) return now
+    const { records } = await reader.fetch(this.#source, last.next, { ...PAGE, maxRecords: 1 })
+    const [first] = records
+    return first?.timestampType === 'LogAppendTime' ? Math.min(now, first.timestamp) : now
+  }
+
+  /** Whether what was passed over may be alive at `since` (milliseconds). */
+  hasPassedOver(since: number): boolean {
+    return !isDead(this.#passedOver, since)
+  }
+
   async commit(by: string | null, session: RepairSession): Promise<Restored> {
     const { ingest, reader } = this.#parts
     const { clock, settings } = ingest
@@ -176,7 +208,8 @@ class Restoring {
       throw this.#refusal(what, 'Make a first position by name: sealgate position init.')
     }
     this.#refuseUnsafe(last)
-    this.#replay.decide(last.time)
+    // A segment has its gate's time, which is later than its records' own where those had waited, as what is left may have.
+    this.#replay.decide(Math.max(Math.min(last.time, Math.floor(this.#since / 1000)), this.#safeFrom + 1))
     const quarantines = await ingest.sink.partitionsOf(settings.outlet.quarantineTopic, deadline)
     const homes = { audit: this.#home, quarantine: auditPartitionOf(this.#source, quarantines) }
     const { messages, control } = await this.#account(by, homes.audit, deadline)
@@ -200,7 +233,10 @@ class Restoring {
   #closed({ time }: Segment, entries: readonly Entry[]): void {
     if (this.#isBroken) this.#safeFrom = Math.max(this.#safeFrom, this.#deadAfter(time))
     this.#isBroken = false
-    if (this.#isPast(this.#deadAfter(time))) return
+    if (isDead(this.#deadAfter(time), this.#since)) {
+      this.#passedOver = Math.max(this.#passedOver, this.#deadAfter(time))
+      return
+    }
     this.#markings.push(...entries.flatMap((entry) => markingOf(entry) ?? []))
   }
 
@@ -233,10 +269,11 @@ class Restoring {
     }
   }
 
+  /** Where something is missing, the position tells that nothing is judged by a time at which it may be alive. */
   #refuseUnsafe({ time }: Segment): void {
-    const safeFrom = Math.max(this.#safeFrom, this.#isBroken ? this.#deadAfter(time) : -Infinity)
-    if (this.#isPast(safeFrom)) return
-    const until = new Date(safeFrom * 1000).toISOString()
+    if (this.#isBroken) this.#safeFrom = Math.max(this.#safeFrom, this.#deadAfter(time))
+    if (this.#isPast(this.#safeFrom)) return
+    const until = new Date(this.#safeFrom * 1000).toISOString()
     const what = `Records or entries of its last ${this.#maxLife} s are missing: copies of what they let in could come in again.`
     throw this.#refusal(what, `From ${until} on they have all expired: then it is safe.`)
   }

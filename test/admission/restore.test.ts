@@ -69,6 +69,20 @@ async function restore({
   return all
 }
 
+/** Two days on: all that is there has expired, as our clock has it. */
+const later = (parts: IngestParts): IngestParts => ({
+  ...parts,
+  clock: { now: () => Date.now() + 2 * 86_400_000 },
+  directory: {
+    snapshot: (deadline) => parts.directory.snapshot(deadline - 2 * 86_400_000),
+    onKeksChanged: () => undefined,
+  },
+  signer: {
+    ...{ kid: parts.signer.kid, alg: parts.signer.alg },
+    sign: (bytes, deadline) => parts.signer.sign(bytes, deadline),
+  },
+})
+
 const isAudit = ({ topic }: SourceRecord): boolean => topic === AUDIT_TOPIC
 
 describe('a position that is restored', () => {
@@ -162,19 +176,40 @@ describe('a position that is restored', () => {
     }
     await expect(restore(lacking)).rejects.toThrow('missing')
     await expect(nexts()).rejects.toThrow('does not fit together')
-    const later = (parts: IngestParts): IngestParts => ({
-      ...parts,
-      clock: { now: () => Date.now() + 2 * 86_400_000 },
-      directory: {
-        snapshot: (deadline) => parts.directory.snapshot(deadline - 2 * 86_400_000),
-        onKeksChanged: () => undefined,
-      },
-      signer: {
-        ...{ kid: parts.signer.kid, alg: parts.signer.alg },
-        sign: (bytes, deadline) => parts.signer.sign(bytes, deadline),
-      },
-    })
     expect((await restore({ ...gone, change: later })).map(({ isNew }) => isNew)).toEqual([true, true])
+  })
+
+  it('lets no copy in that has waited to be decided, however long that was', async () => {
+    shop = await openShop()
+    const first = await send(
+      shop,
+      upTo(6).map((id) => order(id)),
+    )
+    await handle(shop)
+    await shop.log.append(first)
+    await send(shop, [order(50)])
+    await damage()
+    expect((await restore({ change: later })).map(({ isNew }) => isNew)).toEqual([true, true])
+    await handle(shop)
+    expect(await totals(shop, 'orders.analytics')).toEqual([...upTo(6), 50])
+    expect(await shop.codes()).toEqual(Array(6).fill('replayed'))
+  })
+
+  it('lets no copy in of what is missing, though both have waited until that had expired', async () => {
+    shop = await openShop()
+    const first = await send(
+      shop,
+      upTo(6).map((id) => order(id)),
+    )
+    await handle(shop)
+    await shop.log.append(first)
+    const gone = new Set(first.map(({ partition, offset }) => `${partition}/${offset}`))
+    const seen = (record: SourceRecord): boolean =>
+      isAudit(record) || !gone.has(`${record.partition}/${record.offset}`)
+    await damage()
+    expect((await restore({ change: later, seen })).map(({ isNew }) => isNew)).toEqual([true, true])
+    await handle(shop)
+    expect(await totals(shop, 'orders.analytics')).toEqual(upTo(6))
   })
 
   it('is refused where the audit tells nothing of it, or the topic is another one', async () => {
