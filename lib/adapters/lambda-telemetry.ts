@@ -140,7 +140,11 @@ export function lambdaTelemetry(name: string | undefined, clock: Clock): LambdaT
           }
           throw ours(error)
         } finally {
-          write(keyCounts())
+          try {
+            write(keyCounts())
+          } catch {
+            // Numbers are lost; what was decided stands.
+          }
         }
       }),
     failed,

@@ -222,6 +222,14 @@ describe('metrics of the ingest function', () => {
     expect(await shop.records('orders.analytics')).toHaveLength(3)
   })
 
+  it('decide nothing where they cannot be written', async () => {
+    const broken = (): never => {
+      throw new Error('counted wrongly')
+    }
+    const work = telemetry.gateInvocation(CONTEXT, () => Promise.resolve('decided'), broken)
+    expect(await work).toBe('decided')
+  })
+
   it('bear the name of the deployment, or of the project where it has none', async () => {
     for (const name of [undefined, '']) {
       written = ''
