@@ -46,6 +46,9 @@ const UNRULED = 'no-rule-is-for-this-name'
 /** Kafka's number. */
 const TOPIC_AUTHORIZATION_FAILED = 29
 
+/** Of the listeners that a cluster names: more than clusters have, and none of them is ours to believe without end. */
+const MAX_OTHERS = 100
+
 export class ClusterChecks {
   readonly #patient: Patient
   readonly #needs: ClusterNeeds
@@ -96,7 +99,10 @@ export class ClusterChecks {
       const shaking = brokers.map(shake)
       // Those that the cluster names beside ours are the gate's too; the check of brokers says why it names none.
       const told = await this.#brokers(deadline).catch(() => [])
-      const others = told.map(({ host, port }) => `${host}:${port}`).filter((each) => !brokers.includes(each))
+      const others = told
+        .map(({ host, port }) => `${host}:${port}`)
+        .filter((each) => !brokers.includes(each))
+        .slice(0, MAX_OTHERS)
       const all = await Promise.all([...shaking, ...others.map(shake)])
       return {
         made: all.flatMap((each) => ('outage' in each ? [] : each)),
