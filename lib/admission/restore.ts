@@ -45,7 +45,11 @@ export interface Restored {
 
 const CALL_MS = 30_000
 const PAGE = { maxBytes: 1_048_576, maxRecords: 1_000 }
-/** Rejections after step 8 mark their numbers. Not each with `over-limit` does; one mark too many lets nothing in. */
+/**
+ * Rejections after step 8 mark their numbers. With `over-limit` those of a session too many do not: so of what was refused
+ * with it, nothing makes a session beyond the limit, or an issuer could fill the position. What is not marked then was let
+ * in by nobody.
+ */
 const MARKING: ReadonlySet<RejectionCode> = new Set(['over-limit', 'undecryptable', 'schema-invalid'])
 
 /**
@@ -118,6 +122,7 @@ interface Marking {
   readonly offset: bigint
   readonly digest: Uint8Array | null
   readonly timeMs: number
+  readonly isOverLimit: boolean
 }
 
 class Restoring {
@@ -255,7 +260,7 @@ class Restoring {
     const memory = this.#replay.redriving()
     let page = new Map<bigint, SourceRecord>()
     let [from, next] = [0n, 0n]
-    for (const { offset, digest: expected, timeMs } of markings) {
+    for (const { offset, digest: expected, timeMs, isOverLimit } of markings) {
       if (offset < from || offset >= next) {
         const fetched = await reader.fetch(this.#source, offset, PAGE)
         page = new Map(fetched.records.map((record) => [record.offset, record]))
@@ -263,9 +268,12 @@ class Restoring {
         next = fetched.next
       }
       const claims = claimsOf(page.get(offset), expected, ingest.settings.maxValueBytes)
-      if (claims === undefined)
+      if (claims === undefined) {
         this.#safeFrom = Math.max(this.#safeFrom, this.#deadAfter(Math.ceil(timeMs / 1000)))
-      else memory.decide(0, { claims, ...ANY_TYPE }, { rejection: undefined, marks: true })
+        continue
+      }
+      const claimant = { claims, ...ANY_TYPE }
+      memory.decide(0, claimant, isOverLimit ? memory.judge(claimant, 0) : ALWAYS)
     }
   }
 
@@ -329,18 +337,19 @@ const NOTHING_TO_RESTORE = [
 
 /** What counts in a mark is the session and its number. */
 const ANY_TYPE = { type: '', perSecond: undefined, fits: true, askedKey: undefined }
+const ALWAYS = { rejection: undefined, marks: true }
 
 function markingOf(entry: Entry): Marking | undefined {
   if (entry.kind === 'event.admitted') {
     const { redriven, offset, digest: hash, timeMs } = entry
     // What had expired left no mark.
-    return redriven?.expired === true
-      ? undefined
-      : { offset: redriven?.source.offset ?? offset, digest: hash, timeMs }
+    if (redriven?.expired === true) return undefined
+    return { offset: redriven?.source.offset ?? offset, digest: hash, timeMs, isOverLimit: false }
   }
   if (entry.kind !== 'event.rejected' || entry.redriven !== undefined || !MARKING.has(entry.code))
     return undefined
-  return { offset: entry.offset, digest: entry.digest, timeMs: entry.timeMs }
+  const { offset, digest: hash, timeMs, code } = entry
+  return { offset, digest: hash, timeMs, isOverLimit: code === 'over-limit' }
 }
 
 /** What a record says of itself; undefined where it is not the one that the audit names. */

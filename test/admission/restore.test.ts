@@ -5,7 +5,7 @@ import { parseEntry } from '../../lib/audit/entry.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import { polledLog } from '../../lib/local/poller.ts'
 import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
-import type { RecordReader, SourceRecord } from '../../lib/ports.ts'
+import type { RecordReader, SourceRecord, TopicPartition } from '../../lib/ports.ts'
 import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 import { handle, redriven, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
 
@@ -19,18 +19,18 @@ const order = (id: number, total: unknown = id) => ({
 })
 const dataOf = (id: number, total: unknown) => ({ orderId: `A-${id}`, total, customer: { id: 'c' } })
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
-const sources = [0, 1].map((partition) => ({ topic: 'orders', partition }))
+const both = [0, 1].map((partition) => ({ topic: 'orders', partition }))
 
 const positions = () => createLocalPositions(shop.log, { deployment: 'local' })
-const nexts = async (): Promise<(bigint | undefined)[]> =>
+const nexts = async (sources: readonly TopicPartition[] = both): Promise<(bigint | undefined)[]> =>
   Promise.all(sources.map(async (source) => (await positions().show(source, Date.now() + 5000))?.next))
 
 /** What a tool leaves behind that resets a group's offsets. */
-async function damage(): Promise<void> {
+async function damage(sources: readonly TopicPartition[] = both): Promise<void> {
   await shop.log.commitGroup(
     sources.map((source) => ({ group: 'local.shadow.v1', ...source, next: 0n, metadata: new Uint8Array() })),
   )
-  await expect(nexts()).rejects.toThrow('does not fit together')
+  await expect(nexts(sources)).rejects.toThrow('does not fit together')
 }
 
 interface Around {
@@ -43,12 +43,10 @@ interface Around {
   readonly hides?: boolean
 }
 
-async function restore({
-  seen = () => true,
-  end,
-  change = (parts) => parts,
-  hides = false,
-}: Around = {}): Promise<Restored[]> {
+async function restore(
+  { seen = () => true, end, change = (parts) => parts, hides = false }: Around = {},
+  sources: readonly TopicPartition[] = both,
+): Promise<Restored[]> {
   const log = polledLog(shop.log)
   const reader: RecordReader = {
     ...log,
@@ -111,7 +109,7 @@ describe('a position that is restored', () => {
       ({ value }) => parseEntry(value ?? new Uint8Array()) ?? [],
     )
     expect(entries.filter(({ kind }) => kind === 'position.restored')).toMatchObject(
-      sources.map(({ partition }) => ({
+      both.map(({ partition }) => ({
         topic: '_control.orders',
         principal: 'User:ann',
         resource: `position:orders/${partition}`,
@@ -210,6 +208,27 @@ describe('a position that is restored', () => {
     expect((await restore({ change: later, seen })).map(({ isNew }) => isNew)).toEqual([true, true])
     await handle(shop)
     expect(await totals(shop, 'orders.analytics')).toEqual(upTo(6))
+  })
+
+  it('keeps no more sessions of an issuer than were let in, however many were refused', async () => {
+    shop = await openShop(undefined, undefined, 1)
+    const sealers = upTo(200).map(() => shop.sealer('shop-web', { lifeSeconds: 86_400 }))
+    for (const [id, sealer] of sealers.entries()) await sealer.send('orders', order(id))
+    await Promise.all(sealers.map((sealer) => sealer.close()))
+    await handle(shop)
+    // Of new data keys 60 a minute, of sessions 64.
+    expect(await shop.codes()).toEqual(Array(140).fill('over-limit'))
+    const copies = await shop.records('orders')
+    const [only] = both
+    const stateBytes = async (): Promise<number> =>
+      (only === undefined ? undefined : await positions().show(only, Date.now() + 5000))?.state.length ?? 0
+    const before = await stateBytes()
+    await damage(both.slice(0, 1))
+    await restore({}, both.slice(0, 1))
+    expect(await stateBytes()).toBeLessThanOrEqual(before)
+    await shop.log.append(copies.slice(0, 64))
+    await handle(shop)
+    expect((await shop.codes()).slice(140)).toEqual(Array(64).fill('replayed'))
   })
 
   it('is refused where the audit tells nothing of it, or the topic is another one', async () => {
