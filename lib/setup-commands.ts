@@ -1,5 +1,5 @@
 /** What makes a cluster ready for a deployment, as text to copy and paste: Kafka's own commands, or IAM policies for MSK. */
-import { type ClusterNeeds, REPLICAS, type Right, type TopicUse } from './cluster-needs.ts'
+import { type ClusterNeeds, prefixed, REPLICAS, type Right, type TopicUse } from './cluster-needs.ts'
 import type { Fault } from './errors.ts'
 
 /** By the name of a part (`gate`, an issuer, …): who it is to the cluster, `User:…` or the name of an IAM role. */
@@ -85,6 +85,26 @@ const WILD = /[*?$]/
 const groupsOf = (rights: readonly Right[]): readonly string[] =>
   rights.flatMap(({ resource, name }) => (resource === 'group' ? [name] : []))
 
+/**
+ * Groups of other consumers that a consumer would be let into by the rule for its own, because its name begins theirs: they
+ * are denied it. But not where its user is theirs too, or has groups among them.
+ */
+function foreignGroups(
+  name: string,
+  { consumers }: ClusterNeeds,
+  { principals }: SetupOptions,
+): readonly string[] {
+  const own = groupsOf(consumers.get(name) ?? [])
+  const [users, others] = [new Set<string>(), new Set<string>()]
+  for (const [consumer, rights] of consumers)
+    for (const group of groupsOf(rights))
+      (principals(consumer) === principals(name) ? users : others).add(group)
+  return [...others].filter(
+    (group) =>
+      own.some((prefix) => group.startsWith(prefix)) && ![...users].some((used) => used.startsWith(group)),
+  )
+}
+
 /** A shell script. To run it again changes nothing but what somebody else has changed since. */
 export function setupCommands(needs: ClusterNeeds, options: SetupOptions): string {
   return [
@@ -92,7 +112,13 @@ export function setupCommands(needs: ClusterNeeds, options: SetupOptions): strin
     'set -eu',
     `ADMIN="--bootstrap-server ${options.brokers} --command-config ${options.commandConfig}"`,
     ...topicCommands(needs, options),
-    ...Array.from(rightsByName(needs), ([name, rights]) => aclCommands(name, rights, options)).flat(),
+    ...Array.from(rightsByName(needs), ([name, rights]) => [
+      ...aclCommands(name, rights, options),
+      ...foreignGroups(name, needs, options).map(
+        (group) =>
+          `kafka-acls.sh $ADMIN --add --deny-principal ${quoted(options.principals(name))} --operation All --group ${quoted(group)} --resource-pattern-type prefixed`,
+      ),
+    ]).flat(),
     ...nextSteps(needs),
   ].join('\n')
 }
@@ -109,7 +135,7 @@ export function mskSetupCommands(needs: ClusterNeeds, cluster: string, options: 
       // A role may have several parts: a policy for each.
       [
         `aws iam put-role-policy --role-name ${quoted(options.principals(name))} --policy-name ${quoted(policyName(name))}`,
-        `--policy-document ${quoted(JSON.stringify(iamPolicy([...rights, ...onMsk(name)], cluster)))}`,
+        `--policy-document ${quoted(JSON.stringify(iamPolicy([...rights, ...onMsk(name)], cluster, foreignGroups(name, needs, options))))}`,
       ].join(' '),
     ]).flat(),
     ...nextSteps(needs),
@@ -202,7 +228,7 @@ function aclCommands(
 export interface IamPolicy {
   readonly Version: '2012-10-17'
   readonly Statement: readonly {
-    readonly Effect: 'Allow'
+    readonly Effect: 'Allow' | 'Deny'
     readonly Action: readonly string[]
     readonly Resource: readonly string[]
   }[]
@@ -224,8 +250,13 @@ const ACTIONS: Readonly<Record<Right['resource'], Partial<Record<Right['operatio
 /**
  * The same rights on MSK with IAM.
  * @param cluster its ARN, whole
+ * @param denied what groups that are denied begin with
  */
-export function iamPolicy(rights: readonly Right[], cluster: string): IamPolicy {
+export function iamPolicy(
+  rights: readonly Right[],
+  cluster: string,
+  denied: readonly string[] = [],
+): IamPolicy {
   const resourceOf = ({ resource, name, prefixed }: Right): string =>
     resource === 'cluster'
       ? cluster
@@ -241,6 +272,17 @@ export function iamPolicy(rights: readonly Right[], cluster: string): IamPolicy 
     Statement: [
       statement(['Connect', ...(writes ? ['WriteDataIdempotently'] : [])], [cluster]),
       ...statements,
+      ...(denied.length === 0
+        ? []
+        : [
+            {
+              ...statement(
+                ACTIONS.group.Read ?? [],
+                denied.map((name) => resourceOf({ ...prefixed(name), resource: 'group', operation: 'Read' })),
+              ),
+              Effect: 'Deny' as const,
+            },
+          ]),
     ],
   }
 }

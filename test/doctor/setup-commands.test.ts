@@ -65,6 +65,62 @@ describe('names that contracts may have', () => {
   })
 })
 
+describe('consumers of which one’s name begins another’s', () => {
+  const consumers = new Map(
+    ['reports', 'reports.eu', 'reports.eu.vat', 'reports-us'].map((name) => [
+      name,
+      readerRights(`${name}.`, [named('orders-out')]),
+    ]),
+  )
+  const needs = { ...needsOf('web', 'none'), consumers }
+  const options = { brokers: 'b:1', commandConfig: 'a.properties', partitions: 1, principals: byName }
+
+  it('are kept out of each other’s groups by Kafka, and let into their own', () => {
+    const denials = calls(setupCommands(needs, options)).filter((call) => call.includes('--deny-principal'))
+    const after = (call: string[], flag: string): string | undefined => call[call.indexOf(flag) + 1]
+    expect(denials.map((call) => [after(call, '--deny-principal'), after(call, '--group')])).toEqual([
+      ['User:reports', 'reports.eu.'],
+      ['User:reports', 'reports.eu.vat.'],
+      ['User:reports.eu', 'reports.eu.vat.'],
+    ])
+    for (const call of denials)
+      expect([after(call, '--operation'), after(call, '--resource-pattern-type')]).toEqual([
+        'All',
+        'prefixed',
+      ])
+  })
+
+  it('are kept out by IAM too', () => {
+    const script = mskSetupCommands(needs, CLUSTER, options)
+    const denied = calls(script).flatMap((call) => {
+      const at = call.indexOf('--policy-document')
+      if (at === -1) return []
+      const { Statement }: { Statement: { Effect: string; Action: string[]; Resource: string[] }[] } =
+        JSON.parse(call[at + 1] ?? '')
+      return Statement.filter(({ Effect }) => Effect === 'Deny').map(({ Action, Resource }) => [
+        call[call.indexOf('--role-name') + 1],
+        Action,
+        Resource.map((arn) => arn.split('/').at(-1)),
+      ])
+    })
+    const actions = ['kafka-cluster:AlterGroup', 'kafka-cluster:DescribeGroup']
+    expect(denied).toEqual([
+      ['User:reports', actions, ['reports.eu.*', 'reports.eu.vat.*']],
+      ['User:reports.eu', actions, ['reports.eu.vat.*']],
+    ])
+  })
+
+  it('are let into both where one user is both, or has groups among the other’s', () => {
+    const shared = (name: string): string =>
+      ['reports', 'reports.eu.vat'].includes(name) ? 'User:both' : byName(name)
+    const script = setupCommands(needs, { ...options, principals: shared })
+    // To keep reports.eu.vat's own user out of reports.eu.* would keep it out of its own.
+    expect(calls(script).filter((call) => call.includes('--deny-principal'))).toEqual([
+      expect.arrayContaining(['--deny-principal', 'User:reports.eu', '--group', 'reports.eu.vat.']),
+    ])
+  })
+})
+
 describe('names that are refused', () => {
   it('are those of consumers whose groups are the gate’s or its poller’s, or among these', () => {
     for (const consumer of ['shop', 'shop.shadow', 'shop.shadow.v1', 'shop.lambda'])
