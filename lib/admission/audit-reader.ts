@@ -65,9 +65,14 @@ export class AuditReader {
     }
   }
 
-  /** Reads on up to an offset that was an end. */
-  async readTo(source: TopicPartition, partition: number, end: bigint): Promise<void> {
-    await this.read(source, partition, () => (this.#next.get(partition) ?? 0n) >= end)
+  /** Reads on up to an offset that was an end, or until `isEnough`. */
+  async readTo(
+    source: TopicPartition,
+    partition: number,
+    end: bigint,
+    isEnough: () => boolean = () => false,
+  ): Promise<void> {
+    await this.read(source, partition, () => isEnough() || (this.#next.get(partition) ?? 0n) >= end)
   }
 
   async #readPage(partition: number): Promise<boolean> {

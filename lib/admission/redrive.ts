@@ -284,9 +284,24 @@ class Run {
     const position = await positions.show(source, ingest.clock.now() + CALL_MS)
     if (position === undefined) throw positionMissing(source)
     const { head, control, homes } = parseState(position.state, ingest.settings.limits, Infinity)
-    const isEnough = (): boolean => this.#signal.aborted || evidence.reaches(source, head, control)
-    if (homes !== undefined) await audit.read(source, homes.audit, isEnough)
+    const isAborted = (): boolean => this.#signal.aborted
+    const isEnough = (): boolean => isAborted() || evidence.reaches(source, head, control)
+    if (homes === undefined) return true
+    await audit.read(source, homes.audit, isEnough)
+    await this.#readToEnd(source, homes.audit, audit, isAborted)
     return true
+  }
+
+  /** A first position that was made anew has a head of its own: what was let in under it may stand behind every other. */
+  async #readToEnd(
+    source: TopicPartition,
+    partition: number,
+    audit: AuditReader,
+    isEnough?: () => boolean,
+  ): Promise<void> {
+    const { reader, ingest } = this.#parts
+    const end = await reader.writtenEnd({ topic: ingest.settings.outlet.auditTopic, partition })
+    await audit.readTo(source, partition, end, isEnough)
   }
 
   async #isOurs({ topic, partition }: TopicPartition): Promise<boolean> {
@@ -338,6 +353,7 @@ class Run {
         const lane = await this.#lanes.open(source, BEYOND, deadline)
         const { auditPartition } = lane.outlet
         await audit.read(source, auditPartition, () => evidence.reaches(source, lane.head, lane.control))
+        await this.#readToEnd(source, auditPartition, audit)
         const left = batch
           .filter(({ quarantine }) => !told.has(quarantine.offset))
           .map((found) => ({ found, event: this.#claimOf(found) }))

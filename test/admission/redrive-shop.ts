@@ -13,7 +13,7 @@ import { auditSource } from '../../lib/local/audit-source.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import { polledLog } from '../../lib/local/poller.ts'
 import { AUDIT_TOPIC } from '../../lib/local/stack.ts'
-import type { RecordReader, SourceRecord } from '../../lib/ports.ts'
+import type { PositionAdmin, RecordReader, SourceRecord } from '../../lib/ports.ts'
 import { ORDER_CONTRACT, ORDER_TYPE, type Shop } from '../shop.ts'
 
 /** A contract of its own on the same channel, for a type that the gate does not know at first. */
@@ -41,8 +41,12 @@ export async function send(
   return shop.records('orders')
 }
 
-export async function handle(shop: Shop, records?: readonly SourceRecord[]): Promise<void> {
-  const gate = shop.gate()
+export async function handle(
+  shop: Shop,
+  records?: readonly SourceRecord[],
+  change?: (parts: IngestParts) => IngestParts,
+): Promise<void> {
+  const gate = shop.gate(change)
   const event = toMskEvent(records ?? (await shop.records('orders')), {
     eventSourceArn: 'arn',
     bootstrapServers: 'b',
@@ -62,6 +66,9 @@ export interface Around {
   readonly change?: (parts: IngestParts) => IngestParts
   /** What the reader finds. */
   readonly seen?: (record: SourceRecord) => boolean
+  /** How many records it finds at a time, at most. */
+  readonly page?: number
+  readonly positions?: PositionAdmin
 }
 
 export async function redriven(
@@ -71,12 +78,12 @@ export async function redriven(
 ): Promise<Redriven> {
   const outcomes: RedriveOutcome[] = []
   const parts = shop.stack.gateParts()
-  const { seen = () => true } = around
+  const { seen = () => true, page: most = Infinity } = around
   const log = polledLog(shop.log)
   const reader: RecordReader = {
     ...log,
-    fetch: async (...call) => {
-      const page = await log.fetch(...call)
+    fetch: async (place, from, { maxBytes, maxRecords }) => {
+      const page = await log.fetch(place, from, { maxBytes, maxRecords: Math.min(maxRecords, most) })
       return { ...page, records: page.records.filter(seen) }
     },
   }
@@ -85,7 +92,7 @@ export async function redriven(
     {
       ingest: around.change?.(parts) ?? parts,
       reader,
-      positions: createLocalPositions(shop.log, parts.settings),
+      positions: around.positions ?? createLocalPositions(shop.log, parts.settings),
     },
     { outcome: (outcome) => void outcomes.push(outcome) },
     around.signal ?? new AbortController().signal,

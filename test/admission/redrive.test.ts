@@ -1,14 +1,14 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { encodeEntry, parseEntry } from '../../lib/audit/entry.ts'
 import { closeSegment } from '../../lib/audit/segment.ts'
-import { parseState } from '../../lib/admission/position.ts'
+import { firstPosition, parseState } from '../../lib/admission/position.ts'
 import { digest } from '../../lib/envelope/crypto.ts'
-import { createLocalPositions } from '../../lib/local/log-sink.ts'
+import { createLocalPositions, createLocalSink } from '../../lib/local/log-sink.ts'
 import { AUDIT_TOPIC, QUARANTINE_TOPIC } from '../../lib/local/stack.ts'
 import type { IngestParts } from '../../lib/admission/slice.ts'
 import { type SigningKeyRow, snapshotFrom } from '../../lib/keys/directory.ts'
 import type { Header, SourceRecord } from '../../lib/ports.ts'
-import { ORDER_CONTRACT, openShop, type Shop } from '../shop.ts'
+import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
 import { handle, redriven, refund, REFUND_CONTRACT, send, totals, verified } from './redrive-shop.ts'
 
 let shop: Shop
@@ -26,6 +26,8 @@ async function refused(count: number, lifeSeconds?: number): Promise<void> {
   await shop.stack.close()
   shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
 }
+
+const order = (id: number) => ({ ...refund(id), type: ORDER_TYPE })
 
 const entries = async () =>
   (await shop.records(AUDIT_TOPIC)).flatMap(({ value }) => parseEntry(value ?? new Uint8Array()) ?? [])
@@ -68,6 +70,28 @@ describe('a redrive', () => {
     expect((await shop.codes()).slice(3)).toEqual(['replayed', 'replayed', 'replayed'])
     expect(await totals(shop)).toEqual(upTo(3))
     expect((await redriven(shop)).counts).toEqual({ 'skipped let-in': 3, 'skipped replayed': 3 })
+  })
+
+  it('lets nothing in that was let in when all was decided anew, under a higher epoch', async () => {
+    await refused(6)
+    await send(shop, [order(7), order(8), order(9), order(10)])
+    await handle(shop)
+    await send(shop, [order(11), order(12), order(13), order(14)])
+    await handle(shop)
+    const second = { deployment: 'second' }
+    const change = (parts: IngestParts): IngestParts => ({
+      ...parts,
+      settings: { ...parts.settings, epoch: 2 },
+      sink: createLocalSink(shop.log, second),
+    })
+    const positions = createLocalPositions(shop.log, second)
+    for (const partition of [0, 1])
+      await positions.init({ topic: 'orders', partition }, firstPosition(0n), Date.now() + 5000)
+    await handle(shop, undefined, change)
+    expect(await totals(shop)).toEqual(upTo(6))
+    const { counts } = await redriven(shop, {}, { change, positions, page: 1 })
+    expect(counts).toEqual({ 'skipped let-in': 6 })
+    expect(await totals(shop)).toEqual(upTo(6))
   })
 
   it('lets in one of several copies that were all refused', async () => {
