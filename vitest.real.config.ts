@@ -1,7 +1,7 @@
 /**
  * Tests against real Kafka: `npm run test:real`. All of them on one broker of Kafka 4.3; the transaction protocol and the
  * faults again on 3.9, which has the old protocol, and on three brokers. One file runs after the other, on a cluster
- * that a project's files share; those that share none are a project too. `--project kafka-3.9.1` runs one of the four.
+ * that they share. `--project kafka-3.9.1` runs one of the three.
  */
 import { defineConfig } from 'vitest/config'
 
@@ -9,19 +9,6 @@ const FAULTS = ['sink', 'sink-faults', 'faults/rounds']
 
 /** They need a cluster that is one. */
 const THREE = ['three-brokers-repairs']
-
-/** They start what they need, and nobody else has it. */
-const ALONE = [
-  'deployment',
-  'docker-compose-schema',
-  'documents',
-  'emulators',
-  'faults/kills',
-  'monitoring',
-  'setup',
-  'three-brokers',
-  'three-brokers-position',
-]
 
 const pathsOf = (files: readonly string[]): string[] => files.map((file) => `test/real/${file}.test.ts`)
 
@@ -42,10 +29,9 @@ const on = (
 export default defineConfig({
   test: {
     projects: [
-      on('kafka-4.3.1', ['**/*'], [...THREE, ...ALONE]),
+      on('kafka-4.3.1', ['**/*'], THREE),
       on('kafka-3.9.1', [...FAULTS, 'faults/conditions', 'faults/broker']),
       on('three-brokers', [...FAULTS, ...THREE]),
-      { extends: true, test: { name: 'alone', include: pathsOf(ALONE) } },
     ],
     fileParallelism: false,
     testTimeout: 60_000,
