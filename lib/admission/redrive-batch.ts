@@ -3,6 +3,7 @@ import { compareBytes } from '../cbor.ts'
 import { controlTopicOf, recordKey, type RecordPlace, type Redriven } from '../audit/entry.ts'
 import { type Evidence, type EventName, eventKey, type ProvenRejection } from '../audit/evidence.ts'
 import { digest } from '../envelope/crypto.ts'
+import { MAX_CLOCK_LEAD_SECONDS } from '../envelope/verify.ts'
 import type { SourceRecord } from '../ports.ts'
 import { decide, type Examined, examine, type Gate, type Verdict } from './admit.ts'
 import type { Quarantined } from './quarantined.ts'
@@ -23,7 +24,12 @@ export interface RedriveBatchParts {
 /** A record with the event that it claims to be, where it parses. */
 export interface ClaimedRecord {
   readonly found: Quarantined
-  readonly event: EventName | undefined
+  readonly event: ClaimedEvent | undefined
+}
+
+export interface ClaimedEvent extends EventName {
+  /** When it was sealed, seconds since 1970: some minutes before, by another's clock, nobody can have let it in. */
+  readonly iat: number
 }
 
 interface Judged extends ClaimedRecord {
@@ -119,6 +125,12 @@ function judgeAll(
     const admitted = event === undefined ? undefined : evidence.admissionOf(event)
     if (admitted !== undefined) {
       tell(skipped(found, 'let-in', `its event has been let in: ${admitted}`))
+      continue
+    }
+    if (event !== undefined && !evidence.reachesBackTo(source, event.iat - 2 * MAX_CLOCK_LEAD_SECONDS)) {
+      const reason =
+        'its event may have been let in before the audit begins, of which retention has taken the rest'
+      tell(skipped(found, 'unproven', reason))
       continue
     }
     const { key, value, headers } = found

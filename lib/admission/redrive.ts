@@ -9,7 +9,7 @@
  * read behind the fence, tell how far it must have been read.
  */
 import type { RecordPlace } from '../audit/entry.ts'
-import { Evidence, type EventName } from '../audit/evidence.ts'
+import { Evidence } from '../audit/evidence.ts'
 import { segmentKey } from '../audit/segment.ts'
 import { ConfigError, type Fault, Outage, Rejection, type RejectionCode } from '../errors.ts'
 import { parseRecord } from '../keys/authenticate.ts'
@@ -17,7 +17,7 @@ import type { PositionAdmin, RecordReader, Sink, TopicPartition } from '../ports
 import { AuditReader, auditTrustOf } from './audit-reader.ts'
 import { parseState } from './position.ts'
 import { parseQuarantined, type Quarantined } from './quarantined.ts'
-import { redriveBatch } from './redrive-batch.ts'
+import { type ClaimedEvent, redriveBatch } from './redrive-batch.ts'
 import { type IngestParts, Lanes, outageOf } from './slice.ts'
 
 /** What an operator asks. */
@@ -214,11 +214,11 @@ class Run {
   }
 
   /** The event that a record claims to be; undefined where it does not parse. */
-  #claimOf({ value, headers }: Quarantined): EventName | undefined {
+  #claimOf({ value, headers }: Quarantined): ClaimedEvent | undefined {
     try {
       const { maxValueBytes } = this.#parts.ingest.settings
-      const { iss, ce } = parseRecord({ value, headers }, maxValueBytes).body.claims
-      return { iss, source: ce.get('source') ?? '', id: ce.get('id') ?? '' }
+      const { iss, iat, ce } = parseRecord({ value, headers }, maxValueBytes).body.claims
+      return { iss, source: ce.get('source') ?? '', id: ce.get('id') ?? '', iat: Number(iat) }
     } catch (error) {
       if (!(error instanceof Rejection)) throw error
       return undefined

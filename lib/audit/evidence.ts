@@ -86,6 +86,12 @@ export class Evidence {
     return isGone && beginning !== undefined && beginning > control.time + SKEW
   }
 
+  /** Whether all that was decided from then on (seconds since 1970) is still there to be read, by any gate's clock. */
+  reachesBackTo(source: TopicPartition, seconds: number): boolean {
+    const beginning = this.#beginnings.get(segmentKey(source))
+    return beginning !== undefined && beginning + SKEW < seconds
+  }
+
   /** Undefined where the audit does not prove that the gate rejected a record there. */
   rejectionOf(source: TopicPartition, offset: bigint): ProvenRejection | undefined {
     return this.#rejections.get(segmentKey(source))?.get(offset)

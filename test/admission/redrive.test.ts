@@ -208,6 +208,24 @@ describe('a redrive', () => {
     expect(await totals(shop)).toEqual(upTo(6))
   })
 
+  it('lets nothing in that may have been let in before what retention has left of the audit', async () => {
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT])
+    const sent = await send(shop, [refund(1)], 1)
+    await handle(shop)
+    const kept = (await shop.records(AUDIT_TOPIC)).map(({ partition, offset }) => `${partition}/${offset}`)
+    await new Promise((resolve) => setTimeout(resolve, 2100))
+    const copies = await shop.log.append(sent)
+    await handle(shop)
+    expect(await shop.codes()).toEqual(['time-invalid'])
+    const acceptExpired = new Set(copies.map(({ partition, offset }) => `orders/${partition}/${offset}`))
+    const order = { acceptExpired, by: 'ann', reason: 'a producer that came late' }
+    const seen = ({ topic, partition, offset }: SourceRecord): boolean =>
+      topic !== AUDIT_TOPIC || !kept.includes(`${partition}/${offset}`)
+    expect((await redriven(shop, order, { seen })).counts).toEqual({ 'skipped unproven': 1 })
+    expect((await redriven(shop, order)).counts).toEqual({ 'skipped let-in': 1 })
+    expect(await totals(shop)).toEqual([1])
+  })
+
   it('proves nothing by an audit that was altered, or that another key has signed', async () => {
     await refused(3)
     const hides = (record: SourceRecord): boolean =>
