@@ -10,6 +10,7 @@ import { EMPTY_DIRECTORY } from '../lib/keys/directory-draft.ts'
 import {
   type DirectoryChange,
   draftChange,
+  draftFirst,
   publishChange,
   publishFirst,
   type Published,
@@ -178,18 +179,22 @@ export async function changeDirectory(
   }
 }
 
-/** Publishes the first version. Nobody can sign an entry of it yet: the first that is written notes what was before. */
+/**
+ * Publishes the first version, or with `--dry-run` shows it. Nobody can sign an entry of it yet: the first that is written
+ * notes what was before.
+ */
 export async function initDirectory(terminal: Terminal, flags: ChangeFlags): Promise<void> {
-  const place = await openDirectoryPlace(terminal, flags, true)
+  const { life, dryRun } = flags
+  const place = await openDirectoryPlace(terminal, flags, dryRun === undefined)
   const deadline = terminal.now() + CALL_MS
-  const { life } = flags
-  const document = await publishFirst(
-    {
-      ...{ store: place.store(), roots: place.roots, root: await place.signer(deadline) },
-      ...{ clock: terminal, ...(life !== undefined && { life: life * 3600 }) },
-    },
-    deadline,
-  )
+  const options = {
+    ...{ store: place.store(), roots: place.roots },
+    ...{ clock: terminal, ...(life !== undefined && { life: life * 3600 }) },
+  }
+  const document =
+    dryRun === undefined
+      ? await publishFirst({ ...options, root: await place.signer(deadline) }, deadline)
+      : await draftFirst(options, deadline)
   const next =
     'Enrol keys with sealgate keys enrol, and renew it before it expires: sealgate directory publish.'
   tell(terminal, flags, place.name, { before: EMPTY_DIRECTORY, document }, next)

@@ -71,10 +71,23 @@ export async function draftChange(
 
 /** Writes the first version, in which there is nothing. `ConfigError` where there is a directory already. */
 export async function publishFirst(options: PublisherOptions, deadline: number): Promise<DirectoryDocument> {
-  const document = nextOf(options, new DirectoryDraft(EMPTY_DIRECTORY), EMPTY_DIRECTORY)
+  const document = firstOf(options)
   if (await write(options, document, undefined, deadline)) return document
+  throw thereIsOne()
+}
+
+/** What `publishFirst` would write now, which needs no root. Nothing is written. */
+export async function draftFirst(options: DraftOptions, deadline: number): Promise<DirectoryDocument> {
+  if ((await options.store.find(deadline)) !== undefined) throw thereIsOne()
+  return firstOf(options)
+}
+
+const firstOf = (options: DraftOptions): DirectoryDocument =>
+  nextOf(options, new DirectoryDraft(EMPTY_DIRECTORY), EMPTY_DIRECTORY)
+
+function thereIsOne(): ConfigError {
   const fix = 'Change it with `sealgate keys`; a second first version would bring revoked keys back.'
-  throw new ConfigError([{ where: WHERE, what: 'There is one already.', fix }])
+  return new ConfigError([{ where: WHERE, what: 'There is one already.', fix }])
 }
 
 async function draft(

@@ -65,6 +65,16 @@ describe('sealgate directory', () => {
     expect([version, expiresAt - issuedAt]).toEqual([3, 7200])
   })
 
+  it('makes no first version with --dry-run, needs no root for it, and says so where there is one', async () => {
+    await writeFile(settings, 'directory: directory.jws\nroots: roots.json\n')
+    expect(await ok(['directory', 'init', '--dry-run'])).toContain('Would publish version 1')
+    await expect(readFile(path('directory.jws'))).rejects.toThrow('ENOENT')
+    await writeFile(settings, `${await readFile(settings, 'utf8')}rootKey: file:root.jwk\n`)
+    await ok(['directory', 'init'])
+    const again = await run(['directory', 'init', '--dry-run'])
+    expect([again.status, again.err]).toEqual([2, expect.stringContaining('There is one already.')])
+  })
+
   it('publishes what was edited by hand, and shows with --dry-run what that would be', async () => {
     await ok(['directory', 'init'])
     const kek = { kekId: 'orders', provider: 'aws-kms', key: 'arn', iss: ['shop'] }
