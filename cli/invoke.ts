@@ -30,8 +30,9 @@ interface InvokeOptions {
 }
 
 const HELP = `
-The answer is printed as Lambda would give it; each record's verdict, read from the audit, goes to standard error. Nobody
-need run the folder's stack. Events in events/ are made from conformance vectors; events/world.json is their world.
+The answer is printed as Lambda would give it; each record's verdict, read from
+the audit, goes to standard error. Nobody need run the folder's stack. Events in
+events/ are made from conformance vectors; events/world.json is their world.
 
 Examples:
   sealgate invoke ingest -e events/msk-mixed.json

@@ -11,7 +11,7 @@ import {
   thumbprint,
 } from '../lib/envelope/crypto.ts'
 import { suiteOf } from '../lib/envelope/suite.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { codeOf, ConfigError } from '../lib/errors.ts'
 import type { DirectoryChange } from '../lib/keys/directory-publisher.ts'
 import type { DirectoryDraft } from '../lib/keys/directory-draft.ts'
 import { localSigner } from '../lib/keys/signer.ts'
@@ -199,7 +199,11 @@ async function newPair(terminal: Terminal, path: string, alg: string): Promise<v
     throw new ConfigError([{ where: '--alg', what: 'It is no algorithm.', fix: 'Give Ed25519 or ESP256.' }])
   const { privateKey, publicKey } = generateKeyPair(suite)
   // Never over another key, which may be the only one of its kind.
-  const file = await open(path, 'wx', 0o600)
+  const file = await open(path, 'wx', 0o600).catch((error: unknown) => {
+    if (codeOf(error) !== 'EEXIST') throw error
+    const fix = 'Name another: it may be the only copy of a key.'
+    throw new ConfigError([{ where: path, what: 'There is a file already.', fix }])
+  })
   try {
     await file.writeFile(JSON.stringify(exportPrivateJwk(privateKey)))
     await file.sync()

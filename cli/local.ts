@@ -81,7 +81,7 @@ export function addLocalCommands(program: Command, terminal: Terminal): void {
     .option('--json', 'no difference: the event is JSON')
     .addHelpText(
       'after',
-      '\nExample, with sealgate local start --no-gate running:\n  sealgate local event > event.json\n  sealgate invoke ingest -e event.json',
+      '\nExample, with sealgate local start --no-gate running:\n  sealgate local event > event.json\n  sealgate invoke ingest -e event.json\n\nExit status 1: nothing waits to be decided.',
     )
     .action((options: LocalOptions & { max: number }) => printEvent(terminal, options))
 }
@@ -210,6 +210,8 @@ function announce(
     return
   }
   const flag = folderFlag(terminal, options.folder)
+  // In a checkout there is no sealgate on the path: npx, which says so to what it starts, finds it.
+  const called = terminal.env['npm_command'] === 'exec' ? 'npx sealgate' : 'sealgate'
   const bold = (text: string): string => paint(terminal.colours.out, 'bold', text)
   const consumers = stack.contracts.all.flatMap(({ routes }) => routes)
   const rows = outputs.map((channel) => {
@@ -224,10 +226,10 @@ function announce(
       ...table(rows),
       ...(metrics === undefined ? [] : [`Metrics for Prometheus are at ${metrics}.`]),
       bold('In another terminal:'),
-      `  sealgate send events.ndjson${flag}`,
-      `  sealgate tail ${outputs[0] ?? 'CHANNEL'}${flag}`,
-      `  sealgate quarantine list${flag}`,
-      `  sealgate audit verify${flag}`,
+      `  ${called} send events.ndjson${flag}`,
+      `  ${called} tail ${outputs[0] ?? 'CHANNEL'}${flag}`,
+      `  ${called} quarantine list${flag}`,
+      `  ${called} audit verify${flag}`,
       'Ctrl-C stops it.',
     ].join('\n'),
   )

@@ -32,13 +32,13 @@ interface Row {
 /** Adds `position init`, `show`, `renew` and `restore` to the program. */
 export function addPositionCommands(program: Command, terminal: Terminal): void {
   const position = program.command('position').description('how far the gate has come in a source topic')
-  const add = (name: string, description: string): Command =>
+  const add = (name: string, description: string, more = ''): Command =>
     addPlaceOptions(position.command(name))
       .description(description)
       .argument('<topic>', 'the source topic; or the audit topic: the position of the control chain')
       .option('--partition <n>', 'only this partition', wholeNumber(0, 1_000_000))
       .option('--json', 'print {"topic","partitions":[{"partition","next"}]}')
-      .addHelpText('after', `\nExample:\n  sealgate position ${name} orders`)
+      .addHelpText('after', `\nExample:\n  sealgate position ${name} orders${more}`)
   add('init', 'make the first position of a topic; refused where there is one')
     .option('--at <offset>', 'earliest, latest or an offset', startOf, 'earliest')
     .action((topic: string, options: PositionOptions & { at: Start }) =>
@@ -54,12 +54,15 @@ export function addPositionCommands(program: Command, terminal: Terminal): void 
         return { partition: source.partition, next: String(next) }
       }),
     )
-  add('show', 'the first offset of each partition that is not yet decided').action(
-    (topic: string, options: PositionOptions) =>
-      onEach(terminal, topic, options, async ({ positions }, source) => {
-        const found = await positions.show(source, terminal.now() + CALL_MS)
-        return { partition: source.partition, next: found === undefined ? null : String(found.next) }
-      }),
+  add(
+    'show',
+    'the first offset of each partition that is not yet decided',
+    '\n\nExit status 1: a partition has no position.',
+  ).action((topic: string, options: PositionOptions) =>
+    onEach(terminal, topic, options, async ({ positions }, source) => {
+      const found = await positions.show(source, terminal.now() + CALL_MS)
+      return { partition: source.partition, next: found === undefined ? null : String(found.next) }
+    }),
   )
   add(
     'renew',

@@ -1,5 +1,5 @@
 /** The `sealgate` command: its parts, and how each way of failing ends (docs/cli.md). */
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Help } from 'commander'
 import { RefusedEvents } from '../lib/client/event.ts'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
@@ -24,8 +24,11 @@ import { addTailCommand } from './tail.ts'
 import type { Terminal } from './terminal.ts'
 
 const EXIT_STATUSES = `
-Exit status: 0 all is well, 1 something was found (a difference, a break, a line or event that was refused),
-2 bad input: nothing was done, 3 something does not answer. Each command: sealgate help COMMAND.`
+Exit status: 0 all is well, 1 something was found (a difference, a break, a line
+or event that was refused), 2 bad input: nothing was done, 3 something does not
+answer. Each command: sealgate help COMMAND.`
+
+const HELP = new Help()
 
 /** Runs one command to its end, and sets the exit status. Never rejects. */
 export async function run(argv: readonly string[], terminal: Terminal): Promise<void> {
@@ -53,6 +56,10 @@ function newProgram(terminal: Terminal): Command {
       outputError: () => undefined,
       getOutHasColors: () => terminal.colours.out,
       getErrHasColors: () => terminal.colours.err,
+    })
+    // A list that begins empty has no default that anybody would want to read of.
+    .configureHelp({
+      optionDescription: (option) => HELP.optionDescription(option).replace(' (default: [])', ''),
     })
     .addHelpText('after', EXIT_STATUSES)
   addLocalCommands(program, terminal)
@@ -82,7 +89,10 @@ function newProgram(terminal: Terminal): Command {
 
 /** Of commands that are described elsewhere. */
 const EXAMPLES = {
-  audit: { verify: '', search: ' --code schema-invalid --since 2026-11-22' },
+  audit: {
+    verify: '\n\nExit status 1: breaks were found.',
+    search: ' --code schema-invalid --since 2026-11-22',
+  },
   contracts: { check: ' contracts', build: ' contracts --out contracts.bundle.json', show: ' order.placed' },
 } as const
 
@@ -118,5 +128,7 @@ function usageError(error: CommanderError, program: Command, argv: readonly stri
   }
   const where = path.join(' ')
   const what = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ')
-  return new ConfigError([{ where, what: `${what}.`, fix: `See ${where} --help.` }])
+  return new ConfigError([
+    { where, what: what.endsWith('.') ? what : `${what}.`, fix: `See ${where} --help.` },
+  ])
 }

@@ -36,6 +36,7 @@ export async function recordAt(
   if (partition >= partitions)
     throw bad(where, `The topic has ${partitions} partitions.`, 'They are counted from 0.')
   const { first, end } = await source.offsets({ topic, partition })
+  if (end === 0n) throw bad(where, 'The partition is empty.', 'Name a place in another.')
   if (offset >= end) throw bad(where, `The partition ends before ${end}.`, 'Name an offset below that.')
   if (offset < first) throw bad(where, `The partition begins at ${first}.`, 'What was before is deleted.')
   const { records } = await source.fetch({ topic, partition }, offset, ONE)
@@ -102,7 +103,7 @@ export function parseRecordJson(where: string, text: string): GivenRecord {
   try {
     json = JSON.parse(text) as JsonValue
   } catch {
-    throw bad(where, 'It begins like JSON, and is none.', 'Give one record, as sealgate seal prints it.')
+    throw bad(where, 'It is no JSON.', 'Give one record, as sealgate seal prints it.')
   }
   if (!isObject(json)) throw bad(where, 'It is no JSON object.', 'Give one record.')
   const partition = member(json, 'partition')

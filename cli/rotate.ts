@@ -52,7 +52,7 @@ export function addRotateCommands(program: Command, terminal: Terminal): void {
     .addOption(byOption())
     .addHelpText(
       'after',
-      '\nExample:\n  sealgate rotate gateway --now\n\nExit status 1: one of them is blocked. Run it again, or on a schedule, after the wait that it names.',
+      '\nExample:\n  sealgate rotate gateway --now\n\nExit status 1: one of them is blocked. Run it again, or on a schedule, after the\nwait that it names.',
     )
     .action((name: string | undefined, _: unknown, command: Command) =>
       runAll(terminal, name, command.opts()),
@@ -143,7 +143,8 @@ async function runAll(terminal: Terminal, name: string | undefined, flags: Rotat
           ? await look(terminal, policy, rotations.view)
           : await turn(terminal, policy, ports, told, stop)
       if (ports === undefined) for (const step of plan.steps) await told(step)
-      else if (!json) terminal.write(oneLine(`${rotation.name}: ${outcome(plan)}`))
+      if (!json && (ports !== undefined || plan.steps.length === 0))
+        terminal.write(oneLine(`${rotation.name}: ${outcome(plan)}`))
       return plan
     }
     for (const policy of policies) {

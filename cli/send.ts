@@ -36,9 +36,11 @@ const MAX_TOLD_TYPES = 20
 const MAX_TOLD_TYPE = 80
 
 const HELP = `
-A line is a CloudEvent (it has specversion), an envelope (eventType, payload, timestamp), or a plain object, which needs
---type. Each is sealed as the first publisher whose sources fit. A type that no contract is for goes to the first
-contract's channel, where the gate rejects it. Where a contract has limits.perSecond, events wait for it.
+A line is a CloudEvent (it has specversion), an envelope (eventType, payload,
+timestamp), or a plain object, which needs --type. Each is sealed as the first
+publisher whose sources fit. A type that no contract is for goes to the first
+contract's channel, where the gate rejects it. Where a contract has
+limits.perSecond, events wait for it.
 
 Examples:
   sealgate send events.ndjson
@@ -47,8 +49,9 @@ Examples:
 
 A cluster that does not answer is tried again for 30 s.
 
-Exit status 1: some lines were no events; each is named, the rest was sent. 3: something did not answer; it says how many
-were sent and of which lines that is not known.`
+Exit status 1: some lines were no events; each is named, the rest was sent. 3:
+something did not answer; it says how many were sent and of which lines that is
+not known.`
 
 /** Adds `send` to the program. */
 export function addSendCommand(program: Command, terminal: Terminal): void {

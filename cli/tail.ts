@@ -24,10 +24,12 @@ const PAGE = { maxBytes: 1_048_576, maxRecords: 2_000 }
 const WAIT_MS = 500
 
 const HELP = `
-Sealed channels are opened as the consumer that the contracts' routes name; plain ones are printed as they are.
+Sealed channels are opened as the consumer that the contracts' routes name;
+plain ones are printed as they are.
 
-Without --group nothing is kept, and nobody else is disturbed. With it reading goes on where that group stood, and its
-offsets are committed after what was printed.
+Without --group nothing is kept, and nobody else is disturbed. With it reading
+goes on where that group stood, and its offsets are committed after what was
+printed.
 
 Examples:
   sealgate tail notifications.orders

@@ -92,7 +92,9 @@ function linesOf(kid: string, { places, channels, omitted, searched }: Touched):
   const proven = rowsOf(places, ({ proven: tally }) => tally)
   const claimed = rowsOf(places, ({ claimed: tally }) => tally)
   const lines =
-    proven.length === 0 ? [`No record that key ${kid} signed is in the audit.`] : table([HEAD, ...proven])
+    proven.length === 0
+      ? [`No record that key ${kid} signed is in the audit. Is this its kid? See sealgate keys list.`]
+      : table([HEAD, ...proven])
   if (claimed.length > 0)
     lines.push('', 'Named it, and were refused before that was proven; anyone can name a key:')
   if (claimed.length > 0) lines.push(...table([HEAD, ...claimed]))

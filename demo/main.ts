@@ -35,20 +35,23 @@ const MAX_EVENTS = 10_000_000
 const CONTRACTS = fileURLToPath(new URL('../contracts', import.meta.url))
 
 const HELP = `
-Seals ${count(DEMO_EVENTS)} events, a made-up shop's and 20,000 real flights (vega-datasets), runs them through the
-event-source poller and the Lambda handler, attacks them, opens what came out, verifies the audit and tampers with it.
+Seals ${count(DEMO_EVENTS)} events, a made-up shop's and 20,000 real flights
+(vega-datasets), runs them through the event-source poller and the Lambda
+handler, attacks them, opens what came out, verifies the audit and tampers with
+it.
 
 Examples:
   npm start
   npm start -- --input my.ndjson --contracts my-contracts
   npm -s start -- --json        (-s: npm prints lines of its own to standard output)
 
-Lines of --input are CloudEvents or {eventType, timestamp, payload} envelopes, one JSON object each. Each is sealed as
-the first publisher whose sources fit; a type that no contract is for goes to the first contract's channel, where the
+Lines of --input are CloudEvents or {eventType, timestamp, payload} envelopes,
+one JSON object each. Each is sealed as the first publisher whose sources fit; a
+type that no contract is for goes to the first contract's channel, where the
 gate rejects it. A line that is no event is named and skipped.
 
-Exit status: 0 all is as it should be, 1 something is not, or lines were skipped, 2 bad input and nothing was done,
-3 something does not answer.`
+Exit status: 0 all is as it should be, 1 something is not, or lines were
+skipped, 2 bad input and nothing was done, 3 something does not answer.`
 
 const terminal = processTerminal()
 const json = process.argv.includes('--json')

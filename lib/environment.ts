@@ -24,7 +24,7 @@ export class Reader {
   refuseUnknown(known: readonly string[]): void {
     for (const name of Object.keys(this.#environment))
       if (name.startsWith(PREFIX) && !known.includes(name))
-        this.fault(name, 'No setting has this name.', `Known are ${known.join(', ')}.`)
+        this.fault(name, 'No setting has this name.', `Known are ${[...new Set(known)].join(', ')}.`)
   }
 
   /** Node's own switch, which every connection of the process heeds that does not know better. */

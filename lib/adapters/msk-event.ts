@@ -174,7 +174,7 @@ function recordOf(raw: unknown, place: string): SourceRecord {
   for (const field of ['keySchemaMetadata', 'valueSchemaMetadata']) {
     if (raw[field] === undefined || raw[field] === null) continue
     const fix = 'Remove the schema registry from the event source mapping: it changes the signed bytes.'
-    throw unexpected(`${place}.${field}`, 'is set, so Lambda has decoded this record.', fix)
+    throw unexpected(`${place}.${field}`, 'is set, so Lambda has decoded this record', fix)
   }
   return {
     topic,
@@ -244,7 +244,7 @@ function unexpected(
   what: string,
   fix = "Only an event of Lambda's Kafka triggers can be read.",
 ): Outage {
-  return new Outage('unexpected', `Lambda event: ${place} ${what} ${fix}`)
+  return new Outage('unexpected', `Lambda event: ${place} ${what}. ${fix}`)
 }
 
 function base64(bytes: Uint8Array): string {

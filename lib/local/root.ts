@@ -162,8 +162,8 @@ class FolderKeys implements LocalKeys {
     const why =
       row === undefined ? 'gone from' : row.state === 'active' ? 'out of its time in' : `${row.state} in`
     const what = `The key that this stack made for it is ${why} the key directory: the gate refuses what it signs.`
-    const fix =
-      'Let it sign again (sealgate keys resume), or begin another stack: this one sends with its own keys alone.'
+    const resume = row?.state === 'suspended' ? 'Let it sign again (sealgate keys resume), or begin' : 'Begin'
+    const fix = `${resume} another stack: this one sends with its own keys alone.`
     throw new ConfigError([{ where: iss, what, fix }])
   }
 

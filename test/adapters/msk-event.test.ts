@@ -200,7 +200,7 @@ describe('a Lambda Kafka event', () => {
   ])('with %s is an outage that says where', (_, event) => {
     const outage = outageOf(event)
     expect(outage.code).toBe('unexpected')
-    expect(outage.message).toMatch(/^Lambda event: (the event|eventSource|records)/)
+    expect(outage.message).toMatch(/^Lambda event: (the event|eventSource|records)[^]*[^.]\. [A-Z][^]*\.$/)
   })
 
   it('never shows what a record holds in its errors', () => {

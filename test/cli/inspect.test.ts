@@ -116,7 +116,7 @@ describe('sealgate inspect', () => {
     [['--hex'], 'xyz', 'It is no hexadecimal.'],
     [['--base64'], '%', 'It is no base64.'],
     [['--hex', '--base64'], '00', 'It cannot be base64 too.'],
-    [[], '{', 'It begins like JSON, and is none.'],
+    [[], '{', 'It is no JSON.'],
     [[], '{"topic":"t"}', 'It has no topic, or no partition from 0.'],
     [[], '{"topic":"t","partition":0,"value":"%"}', 'Its value is no base64.'],
   ])('refuses %j of %s', async (flags, input, message) => {

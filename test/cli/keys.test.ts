@@ -61,7 +61,9 @@ describe('sealgate keys new', () => {
   it('leaves the private half to its owner alone, and no key is ever overwritten', async () => {
     const before = await readFile(path('root.jwk'))
     expect((await stat(path('root.jwk'))).mode & 0o777).toBe(0o600)
-    expect((await sealgate(['keys', 'new', path('root.jwk')])).err).toContain('EEXIST')
+    expect((await sealgate(['keys', 'new', path('root.jwk')])).err).toContain(
+      'There is a file already. Name another: it may be the only copy of a key.',
+    )
     expect(await readFile(path('root.jwk'))).toEqual(before)
     const esp256 = JSON.parse(await bare(['keys', 'new', path('p.jwk'), '--alg', 'ESP256']))
     expect(esp256).toEqual({
@@ -336,6 +338,8 @@ describe('on an embedded stack that another process runs', () => {
     const { out, err, status } = await send()
     expect([status, out]).toEqual([1, expect.stringContaining('0 events sent, 1 line skipped.')])
     expect(err).toContain('The key that this stack made for it is compromised in the key directory')
+    // A compromised key is never resumed.
+    expect(err).not.toContain('resume')
   })
 
   it('says where there is none', async () => {

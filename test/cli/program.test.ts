@@ -31,6 +31,18 @@ describe('sealgate', () => {
     expect(status).toBe(0)
   })
 
+  it.each([...COMMANDS, 'rotate', 'keys kek withdraw', ''])(
+    'explains %s within 80 columns',
+    async (command) => {
+      const { out } = await sealgate([...command.split(' ').filter(Boolean), '--help'])
+      const isExample = (line: string): boolean => /^ {2}\S+ .*sealgate |^ {2}sealgate /.test(line)
+      const isUnbroken = (line: string): boolean => /^ +\{\S+$/.test(line)
+      const long = out.split('\n').filter((line) => line.length > 80 && !isExample(line) && !isUnbroken(line))
+      expect(long).toEqual([])
+      expect(out).not.toContain('[])')
+    },
+  )
+
   it('has --json on every command that prints anything but JSON', async () => {
     for (const command of COMMANDS.filter((name) => name !== 'local event'))
       expect((await sealgate([...command.split(' '), '--help'])).out, command).toContain('--json')
@@ -51,7 +63,7 @@ describe('sealgate', () => {
     [['send', 'a', 'b'], 'too many arguments'],
     [['tail', 'x', '--max', 'many'], 'Give a whole number from 1'],
     [['tail', 'x', '--from', 'here'], 'Allowed choices are beginning, end'],
-    [['seal', 'x', '--life', '0'], 'Give a whole number from 1 to 86400.'],
+    [['seal', 'x', '--life', '0'], 'Give a whole number from 1 to 86400. See sealgate seal --help.'],
   ])('refuses %j in one line that says what to do, and exits 2', async (args, message) => {
     const { out, err, status } = await sealgate(args)
     expect(err).toContain(message)

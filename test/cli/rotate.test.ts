@@ -129,6 +129,7 @@ describe('sealgate rotate', () => {
     expect(quiet.out).toMatch(
       /^gateway: nothing to do; due 20\S+Z\ndirectory: nothing to do; due 20\S+Z\nroot: /,
     )
+    expect((await at('--dry-run')).out).toBe(quiet.out)
     expect(await gatewayRows()).toHaveLength(1)
   })
 

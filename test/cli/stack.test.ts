@@ -50,6 +50,17 @@ afterAll(async () => {
   expect(out.split('\n').at(-1)).toMatch(/^\{"stopped":true,"records":\d+\}$/)
 })
 
+it.each([
+  [{ npm_command: 'exec' }, '\n  npx sealgate tail '],
+  [{}, '\n  sealgate tail '],
+])('with %j a stack names commands as they are called there', async (env, line) => {
+  const another = await mkdtemp(join(tmpdir(), 'sealgate-cli-'))
+  const start = ['local', 'start', '--contracts', CONTRACTS, '--no-gate', '--folder', another]
+  const { out, status } = await sealgate(start, { env, stop: AbortSignal.abort() })
+  await rm(another, { recursive: true })
+  expect([out, status]).toEqual([expect.stringContaining(line), 0])
+})
+
 describe('on a running stack', () => {
   it('sends lines of all three kinds, names the bad ones, skips them and exits 1', async () => {
     const file = join(folder, 'events.ndjson')
@@ -133,6 +144,7 @@ describe('on a running stack', () => {
     [['seal', '-'], 'fault standard input: It is not JSON.'],
     [['inspect', 'orders/7/0'], 'fault orders/7/0: The topic has 2 partitions.'],
     [['inspect', 'orders/0/99'], 'The partition ends before '],
+    [['inspect', 'carts/0/0'], 'The partition is empty.'],
     [['quarantine', 'show', '0'], 'fault 0: It is no place.'],
     [['quarantine', 'list', '--code', 'x', '--since', 'y'], 'fault --since: It is no time.'],
     [['tail', 'orders', '--folder', ''], 'It is empty: name one, or leave it out.'],
