@@ -26,7 +26,7 @@ export function addInspectCommand(program: Command, terminal: Terminal): void {
     .option('--json', 'print the same as a JSON object')
     .addHelpText(
       'after',
-      '\nWithout a flag the form is told by its looks: binary, hexadecimal, base64, or JSON\nas sealgate seal prints it.\n\nExamples:\n  sealgate inspect orders/0/0\n  sealgate seal event.json | sealgate inspect\n\nExit status 1: it would be refused before any key is looked at.',
+      '\nWithout a flag the form is told by its looks: binary, hexadecimal, base64,\nor JSON as sealgate seal prints it.\n\nExamples:\n  sealgate inspect orders/0/0\n  sealgate seal event.json | sealgate inspect\n\nExit status 1: it would be refused before any key is looked at.',
     )
     .action(async (name: string, options: InspectOptions) => {
       const inspection = inspect(await given(terminal, name, options))
