@@ -1,35 +1,41 @@
 /** The checks of `sealgate doctor`: what each looks at. What is to be said of it stands in lib/doctor. */
 import { createKafkaSource } from '../lib/adapters/kafka-source.ts'
 import { clockVerdicts, recordVerdicts } from '../lib/doctor/access-verdicts.ts'
-import { type Check, fail, ok, orElse, type Verdict } from '../lib/doctor/finding.ts'
+import { type Check, fail, orElse, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
 import { byDeadline } from '../lib/keys/deadline.ts'
 import { clockAddress, readNewestTime, serviceTime } from './doctor-clock.ts'
 import { ClusterChecks } from './doctor-cluster.ts'
 import { keyChecks } from './doctor-keys.ts'
+import { placeChecks } from './doctor-places.ts'
 import { templateVerdicts } from './doctor-template.ts'
-import type { Patient } from './patient.ts'
+import type { Clock } from '../lib/ports.ts'
+import type { DeploymentOnCluster, Patient } from './patient.ts'
+import type { GateSettings } from './settings.ts'
 
-/** The checks, and what ends their connections. */
+/** The checks that can be made of what is known, and what ends their connections. */
 export function checksOf(patient: Patient): {
   readonly checks: readonly Check[]
   readonly close: () => Promise<void>
 } {
-  const cluster = new ClusterChecks(patient)
+  const { gate, deployment, clock, environment, template } = patient
+  if (deployment === undefined) return { checks: placeChecks(patient), close: () => Promise.resolve() }
+  const cluster = new ClusterChecks(deployment, patient)
   const checks: Check[] = [
-    { name: 'settings', look: () => Promise.resolve([ok('Read, with no fault.')]) },
-    { name: 'contracts', look: () => Promise.resolve(contracts(patient)) },
-    ...keyChecks(patient),
+    { name: 'contracts', look: () => Promise.resolve(contracts(deployment)) },
+    ...(gate === undefined ? [] : keyChecks(gate, clock)),
     ...cluster.checks(),
-    { name: 'clock', look: (deadline) => clockCheck(patient, deadline) },
-    { name: 'template', look: () => Promise.resolve(templateVerdicts(patient.template)) },
+    ...(gate === undefined
+      ? []
+      : [{ name: 'clock', look: (deadline: number) => clockCheck(gate, clock, environment, deadline) }]),
+    { name: 'template', look: () => Promise.resolve(templateVerdicts(template)) },
   ]
   return { checks, close: () => cluster.close() }
 }
 
-function contracts({ gate: { cluster } }: Patient): readonly Verdict[] {
-  const { all } = cluster.contracts
-  const served = new Set(cluster.channels.values())
+function contracts(deployment: DeploymentOnCluster): readonly Verdict[] {
+  const { all } = deployment.contracts
+  const served = new Set(deployment.channels.values())
   const unserved = all.filter(({ channel }) => !served.has(channel))
   const faults = unserved.map(({ type, channel }) =>
     fail(`${type}: its channel ${channel} has no source topic.`, 'Add topic=channel to SEALGATE_CHANNELS.'),
@@ -38,10 +44,11 @@ function contracts({ gate: { cluster } }: Patient): readonly Verdict[] {
 }
 
 async function clockCheck(
-  { gate, clock, environment }: Patient,
+  { cluster: { signing, kafka, channels } }: GateSettings,
+  clock: Clock,
+  environment: Patient['environment'],
   deadline: number,
 ): Promise<readonly Verdict[]> {
-  const { signing, kafka, channels } = gate.cluster
   const arn = 'arn' in signing ? signing.arn : 'secret' in signing ? signing.secret : ''
   if (arn !== '') {
     const { aheadMs, exactMs } = await serviceTime(clockAddress(arn, environment), clock, deadline)

@@ -35,8 +35,7 @@ import {
 import { type Check, ok, skip, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
 import { disksSeen, mskOf } from './doctor-places.ts'
-import { once, type Patient } from './patient.ts'
-import type { GateSettings } from './settings.ts'
+import { type DeploymentOnCluster, once, type Patient } from './patient.ts'
 
 const PROBE = 'doctor'
 
@@ -52,7 +51,8 @@ const MAX_OTHERS = 100
 export class ClusterChecks {
   readonly #patient: Patient
   readonly #needs: ClusterNeeds
-  readonly #kafka: GateSettings['cluster']['kafka']
+  readonly #deployment: DeploymentOnCluster
+  readonly #kafka: DeploymentOnCluster['kafka']
   readonly #opened: Promise<KafkaSurvey>[] = []
   readonly #asGate: (deadline: number) => Promise<KafkaSurvey>
   readonly #asObserver: (deadline: number) => Promise<KafkaSurvey>
@@ -63,11 +63,12 @@ export class ClusterChecks {
     deadline: number,
   ) => Promise<{ made: readonly Connected[]; missed: readonly Missed[] }>
 
-  constructor(patient: Patient) {
-    const { gate, observer, clock } = patient
+  constructor(deployment: DeploymentOnCluster, patient: Patient) {
+    const { observer, clock } = patient
     this.#patient = patient
-    this.#kafka = gate.cluster.kafka
-    this.#needs = clusterNeeds({ ...gate.cluster, deployment: this.#kafka.deployment })
+    this.#deployment = deployment
+    this.#kafka = deployment.kafka
+    this.#needs = clusterNeeds({ ...deployment, deployment: this.#kafka.deployment })
     const survey = (settings: KafkaConnectionSettings) =>
       once((deadline) => {
         const opening = surveyKafka(settings, clock, deadline)
@@ -253,19 +254,19 @@ export class ClusterChecks {
   }
 
   async #disks(deadline: number): Promise<readonly Verdict[]> {
-    const { disks, gate } = this.#patient
-    const routes = gate.cluster.contracts.all.flatMap((contract) => contract.routes)
+    const { disks } = this.#patient
+    const routes = this.#deployment.contracts.all.flatMap((contract) => contract.routes)
     const plain = routes.filter(({ form }) => form === 'plain').map(({ channel }) => channel)
     return diskVerdicts(await this.#msk(deadline), await disksSeen(disks), [...new Set(plain)])
   }
 
   async #positions(deadline: number): Promise<readonly Verdict[]> {
-    const { gate, clock } = this.#patient
+    const { clock } = this.#patient
     const topics = await this.#topics(deadline)
     const sink = createKafkaSink(this.#kafka, clock)
     try {
       const found = new Map<string, readonly FoundPosition[] | undefined>()
-      for (const topic of gate.cluster.channels.keys()) {
+      for (const topic of this.#deployment.channels.keys()) {
         const partitions: FoundPosition[] = []
         for (let partition = 0; partition < (topics.get(topic)?.partitions.length ?? 0); partition++) {
           const shown = await sink.show({ topic, partition }, deadline).catch((error: unknown) => {

@@ -9,10 +9,10 @@ import { encryptionContext } from '../lib/keys/data-keys.ts'
 import { createDirectory } from '../lib/keys/directory-reader.ts'
 import type { DirectorySnapshot } from '../lib/keys/directory.ts'
 import type { Clock, KeyService } from '../lib/ports.ts'
-import { once, type Patient } from './patient.ts'
+import { once } from './patient.ts'
 import type { GateSettings } from './settings.ts'
 
-export function keyChecks({ gate, clock }: Patient): readonly Check[] {
+export function keyChecks(gate: GateSettings, clock: Clock): readonly Check[] {
   const { cluster } = gate
   const snapshotOf = once(async (deadline): Promise<DirectorySnapshot> => {
     const source = openDocument(cluster.directory, { outage: 'directory-unavailable', clock })

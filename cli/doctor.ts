@@ -2,12 +2,22 @@
 import type { Command } from 'commander'
 import { MSK_CLUSTER_ARN } from '../lib/adapters/msk-users.ts'
 import type { KafkaConnectionSettings } from '../lib/adapters/kafka-settings.ts'
-import { type Finding, runChecks, skip, type Status, verdictsOf } from '../lib/doctor/finding.ts'
+import {
+  fail,
+  type Finding,
+  orElse,
+  runChecks,
+  skip,
+  type Status,
+  type Verdict,
+  verdictsOf,
+} from '../lib/doctor/finding.ts'
 import { ConfigError } from '../lib/errors.ts'
 import { type Colour, EXIT, type ExitStatus, oneLine, paint } from './io.ts'
 import { collect, wholeNumber } from './numbers.ts'
 import { choosePlace } from './place-settings.ts'
-import { type GateSettings, readBrokerSettings, readGateSettings } from './settings.ts'
+import type { Patient } from './patient.ts'
+import { readBrokerSettings, readDeploymentSettings, readGateSettings } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 import { namingOption } from './world.ts'
 
@@ -53,51 +63,70 @@ async function doctor(terminal: Terminal, flags: Flags): Promise<void> {
   const clock = { now: () => terminal.now() }
   const { msk, disk: disks, template, timeout } = flags
   const cluster = msk !== undefined && MSK_CLUSTER_ARN.test(msk) ? msk : undefined
-  const places = { cluster, disks, template, clock }
-  const settings = settingsOf(terminal, flags)
-  if (!('gate' in settings)) {
-    const { placeChecks } = await import('./doctor-places.ts')
-    const findings = [...settings.findings, ...(await runChecks(placeChecks(places), clock, timeout * 1000))]
-    print(terminal, findings, flags)
-    terminal.exit(settings.isBad ? EXIT.badInput : statusOf(findings))
-    return
-  }
+  const { findings: said, isBad, ...settings } = await settingsOf(terminal, flags)
   const { checksOf } = await import('./doctor-checks.ts')
   const { node } = process.versions
-  const { checks, close } = checksOf({ ...settings, ...places, environment: terminal.env, node })
+  const environment = terminal.env
+  const { checks, close } = checksOf({ ...settings, cluster, disks, template, clock, environment, node })
   try {
-    const findings = await runChecks(checks, clock, timeout * 1000)
+    const findings = [...said, ...(await runChecks(checks, clock, timeout * 1000))]
     print(terminal, findings, flags)
-    terminal.exit(statusOf(findings))
+    terminal.exit(isBad ? EXIT.badInput : statusOf(findings))
   } finally {
     await close()
   }
 }
 
-type Settings =
-  | { readonly gate: GateSettings; readonly observer: KafkaConnectionSettings | undefined }
-  | { readonly findings: readonly Finding[]; readonly isBad: boolean }
+interface Settings extends Pick<Patient, 'gate' | 'deployment' | 'observer'> {
+  /** What is to be said of them. */
+  readonly findings: readonly Finding[]
+  readonly isBad: boolean
+}
 
-/** Those of the gate; or what is to be said where there are none that can be used, which keeps nothing else from being looked at. */
-function settingsOf(terminal: Terminal, flags: Flags): Settings {
-  const { settings, observer, msk, disk, template } = flags
-  try {
-    if (msk !== undefined && !MSK_CLUSTER_ARN.test(msk))
-      throw new ConfigError([{ where: '--msk', what: 'It is no ARN of a cluster.', fix: 'Give it whole.' }])
-    const place = choosePlace(settings === undefined ? {} : { settings }, terminal.env)
-    if ('cluster' in place) {
-      const gate = readGateSettings(place.cluster)
-      return { gate, observer: observer === undefined ? undefined : observerOf(observer, terminal) }
+/** As much of them as can be read: what is wrong with some keeps nothing else from being looked at. */
+async function settingsOf(terminal: Terminal, flags: Flags): Promise<Settings> {
+  const { settings, observer: file, msk, disk, template } = flags
+  const faults: Verdict[] = []
+  const noting = <T>(read: () => T): T | undefined => {
+    try {
+      return read()
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      faults.push(...verdictsOf(error))
+      return undefined
     }
-    const fix = 'Name settings of a cluster (docs/cli.md).'
-    if (observer === undefined && (msk !== undefined || disk.length > 0 || template !== undefined))
-      return { findings: [{ name: 'settings', ...skip('No cluster is named.', fix) }], isBad: false }
-    const what = 'It looks at a cluster, and these settings name none.'
-    throw new ConfigError([{ where: '--settings', what, fix }])
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    return { findings: verdictsOf(error).map((verdict) => ({ name: 'settings', ...verdict })), isBad: true }
   }
+  const place = noting(() => choosePlace(settings === undefined ? {} : { settings }, terminal.env))
+  if (msk !== undefined && !MSK_CLUSTER_ARN.test(msk))
+    faults.push(fail('--msk: It is no ARN of a cluster.', 'Give it whole.'))
+  const observer = file === undefined ? undefined : noting(() => observerOf(file, terminal))
+  if (place !== undefined && 'cluster' in place) {
+    const gate = noting(() => readGateSettings(place.cluster))
+    const deployment = gate?.cluster ?? (await readDeploymentSettings(place.cluster).catch(unlessFaults))
+    return { gate, deployment, observer, ...told(orElse(faults, 'Read, with no fault.'), faults) }
+  }
+  const isNamed = file === undefined && (msk !== undefined || disk.length > 0 || template !== undefined)
+  const fix = 'Name settings of a cluster (docs/cli.md).'
+  if (place !== undefined && !isNamed)
+    faults.push(fail('--settings: It looks at a cluster, and these settings name none.', fix))
+  const none = [skip('No cluster is named.', fix)]
+  return {
+    ...{ gate: undefined, deployment: undefined, observer },
+    ...told(faults.length > 0 ? faults : none, faults),
+  }
+}
+
+const told = (
+  verdicts: readonly Verdict[],
+  faults: readonly Verdict[],
+): Pick<Settings, 'findings' | 'isBad'> => ({
+  findings: verdicts.map((verdict) => ({ name: 'settings', ...verdict })),
+  isBad: faults.length > 0,
+})
+
+/** They are among those of the gate. */
+function unlessFaults(error: unknown): undefined {
+  if (!(error instanceof ConfigError)) throw error
 }
 
 /** The file alone: the environment is the gate's. */

@@ -1,11 +1,20 @@
 /** What `sealgate doctor` is to look at. */
-import type { KafkaConnectionSettings } from '../lib/adapters/kafka-settings.ts'
+import type { KafkaConnectionSettings, KafkaSinkSettings } from '../lib/adapters/kafka-settings.ts'
+import type { Deployment } from '../lib/cluster-needs.ts'
 import type { Clock } from '../lib/ports.ts'
 import type { GateSettings } from './settings.ts'
 
+/** A deployment and its cluster: that much is known before there are keys. */
+export interface DeploymentOnCluster extends Omit<Deployment, 'deployment'> {
+  readonly kafka: KafkaSinkSettings
+}
+
 /** What a user has named for the doctor to look at. */
 export interface Patient {
-  readonly gate: GateSettings
+  /** Undefined where its settings cannot be used. */
+  readonly gate: GateSettings | undefined
+  /** Undefined where not even that much can be read. */
+  readonly deployment: DeploymentOnCluster | undefined
   /** As whom settings of topics and brokers are looked at; undefined: as the gate. */
   readonly observer: KafkaConnectionSettings | undefined
   /** Of MSK. */
