@@ -11,12 +11,14 @@ import { PARTITIONS, runOn } from '../../demo/run.ts'
 import { readContracts } from '../../lib/adapters/contract-files.ts'
 import { buildBundle, loadBundle } from '../../lib/contract/bundle.ts'
 import { checkContracts } from '../../lib/contract/load.ts'
+import { readerRights } from '../../lib/cluster-needs.ts'
+import { setupCommands } from '../../lib/setup-commands.ts'
 import { processTerminal } from '../../cli/terminal.ts'
 import { readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
 import { surveyKafka } from '../../lib/adapters/kafka-survey.ts'
 import { sealgate } from '../cli/terminal.ts'
 import { type Gateway, openGateway } from './stack/gateway.ts'
-import { type RealStack, startStack, withAdmin } from './stack/stack.ts'
+import { clientConfig, type RealStack, startStack, withAdmin } from './stack/stack.ts'
 import { runScript } from './stack/tools.ts'
 
 const CONTRACTS = fileURLToPath(new URL('../../contracts', import.meta.url))
@@ -150,6 +152,40 @@ describe('a cluster that was made ready by what setup prints', () => {
       Date.now() + 20_000,
     )
     await survey.close()
+  })
+
+  it('keeps a consumer out of the groups of one whose name begins as its own', async () => {
+    const nobody = { topics: [], gate: [], poller: [], operator: [], rotator: [], observer: [] }
+    const users = { reports: 'consumer', 'reports.eu': 'poller' } as const
+    const consumers = new Map(Object.keys(users).map((name) => [name, readerRights(`${name}.`, [])]))
+    const script = setupCommands(
+      { ...nobody, producers: new Map(), consumers },
+      {
+        ...{ brokers: stack.connection.brokers.join(','), commandConfig: 'admin.properties', partitions: 1 },
+        principals: (name) => `User:${name === 'reports.eu' ? users[name] : users.reports}`,
+      },
+    )
+    await runScript(script, folder, stack.connection)
+    const maySee = async (user: 'consumer' | 'poller', group: string): Promise<boolean> => {
+      const admin = new kafkajs.Kafka(clientConfig(stack.connection, user)).admin()
+      try {
+        await admin.connect()
+        await admin.describeGroups([group])
+        return true
+      } catch (error) {
+        if (error instanceof Error && 'type' in error && error.type === 'GROUP_AUTHORIZATION_FAILED')
+          return false
+        throw error
+      } finally {
+        await admin.disconnect()
+      }
+    }
+    await expect.poll(() => maySee('poller', 'reports.eu.a'), { timeout: 20_000 }).toBe(true)
+    await expect.poll(() => maySee('consumer', 'reports.eu.a'), { timeout: 20_000 }).toBe(false)
+    expect([await maySee('consumer', 'reports.a'), await maySee('poller', 'reports.a')]).toEqual([
+      true,
+      false,
+    ])
   })
 
   it('is red for the audit topic when somebody shortens its retention', async () => {
