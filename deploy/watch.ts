@@ -43,6 +43,7 @@ export function watchOf(stage: Stage): Resources {
   }
 }
 
+/** Under no key: CloudWatch could not publish by AWS's own, and an alarm tells no secret. */
 function alarmTopic(stage: Stage): Resources {
   return {
     [IDS.alarmTopic]: {
