@@ -129,7 +129,7 @@ function howTo(
   const bold = (text: string): string => paint(colours.out, 'bold', text)
   return `
 Brokers   ${brokers.join(',')}  (SASL_SSL, SCRAM-SHA-512)
-Users     admin, gate, producer, consumer, poller, operator
+Users     admin, gate, producer, consumer (in groups consumer.…), poller, operator
 Password of each, and the authority to trust (ca): ${connectionFile}, which only you can read
 Gateway   ${world.gateway}: reads ${world.sources.join(', ')}
 ${bold('In another terminal, as operator:')}
