@@ -1,5 +1,5 @@
 /** What tests need of a real cluster: clients by principal, topics, and what a read_committed reader sees. */
-import kafkajs, { type Admin, Kafka, type RecordMetadata } from 'kafkajs'
+import kafkajs, { type Admin, Kafka, type RecordMetadata, type RetryOptions } from 'kafkajs'
 import { repairKafkajs } from '../../lib/adapters/kafka-repairs.ts'
 import { topicMessages } from '../../lib/adapters/kafka-wire.ts'
 import type { Header, Message, SourceRecord } from '../../lib/ports.ts'
@@ -18,6 +18,9 @@ export const unique = (): string => `${Date.now().toString(36)}.${process.pid}.$
 
 export const clientOf = (to: Connection, principal: Principal): Kafka =>
   new Kafka(clientConfig(to, principal))
+
+/** Of a plain producer: leaders that a restart has moved go back within some 20 s. */
+export const PATIENT: RetryOptions = { retries: 12, maxRetryTime: 2000 }
 
 const MARK = Buffer.from('\0mark')
 
@@ -87,6 +90,7 @@ export class RealCluster {
     const producer = clientOf(this.#connection, principal).producer({
       allowAutoTopicCreation: false,
       createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+      retry: PATIENT,
     })
     try {
       await producer.connect()

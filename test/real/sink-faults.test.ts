@@ -252,6 +252,8 @@ describe('the position', () => {
     await session.commit([], { next: 1n, state }, soon())
     await session.commit([], { next: 2n, state: state.with(0, 1) }, soon())
     await session.commit([], { next: 3n, state: state.with(6999, 1) }, soon())
+    // A commit has its answer before every part shows it; who opens the position waits for that.
+    await opened(sinkOf(), source)
     const admin = await cluster.admin()
     const offsets = await Promise.all(
       ['', '.1', '.2'].map(async (part) => {

@@ -12,7 +12,7 @@ import { createDirectory } from '../../../lib/keys/directory-reader.ts'
 import type { SourceRecord } from '../../../lib/ports.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../../shop.ts'
 import { type Connection, DEPLOYMENT } from '../stack/stack.ts'
-import { bytes, clientOf, RealCluster, soon, text, unique } from '../cluster.ts'
+import { bytes, clientOf, PATIENT, RealCluster, soon, text, unique } from '../cluster.ts'
 import { Handler, type Outcome } from './handler.ts'
 import { areSettled } from './leaders.ts'
 
@@ -331,6 +331,7 @@ export class Arena {
     const producer = clientOf(this.#connection, 'producer').producer({
       allowAutoTopicCreation: false,
       createPartitioner: () => (args) => args.message.partition ?? -1,
+      retry: PATIENT,
     })
     await producer.connect()
     const clock = { now: () => Date.now() + clockLeadMs }
