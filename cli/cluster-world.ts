@@ -68,6 +68,7 @@ function topicsOf({ kafka, channels, directory, auditTopic, quarantineTopic }: T
   return {
     ...{ clock, records, positions, auditTopic, quarantineTopic },
     sources: [...channels.keys()],
+    epoch: kafka.epoch,
     gateKeys: async () => {
       if (directory === undefined) return new Map()
       const { snapshot } = await directoryOf(directory).snapshot(clock.now() + CALL_MS)

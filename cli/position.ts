@@ -1,5 +1,6 @@
 /** `sealgate position init|show|renew|restore`: how far the gate has come in a source topic (exactly-once.md §1, §2). */
 import { type Command, InvalidArgumentError } from 'commander'
+import { beginEpoch } from '../lib/admission/begin-epoch.ts'
 import { restoreControlPosition } from '../lib/admission/control-position.ts'
 import { firstPosition } from '../lib/admission/position.ts'
 import { restorePosition } from '../lib/admission/restore.ts'
@@ -42,15 +43,17 @@ export function addPositionCommands(program: Command, terminal: Terminal): void 
   add('init', 'make the first position of a topic; refused where there is one')
     .option('--at <offset>', 'earliest, latest or an offset', startOf, 'earliest')
     .action((topic: string, options: PositionOptions & { at: Start }) =>
-      onEach(terminal, topic, options, async ({ positions, records, auditTopic }, source) => {
+      onEach(terminal, topic, options, async ({ positions, records, auditTopic, epoch }, source) => {
         if (topic === auditTopic) {
+          if (epoch > 1) return goOn(terminal, options, source)
           await positions.init(source, firstControlPosition(), terminal.now() + CALL_MS)
           return { partition: source.partition, next: '0' }
         }
         const { first, end } = await records.offsets(source)
         const next = options.at === 'earliest' ? first : options.at === 'latest' ? end : options.at
         if (next < first || next > end) throw outOfRange(source, next, first, end)
-        await positions.init(source, firstPosition(next), terminal.now() + CALL_MS)
+        if (epoch === 1) await positions.init(source, firstPosition(next), terminal.now() + CALL_MS)
+        else await begin(terminal, options, source, next)
         return { partition: source.partition, next: String(next) }
       }),
     )
@@ -94,6 +97,37 @@ async function onEach(
   })
 }
 
+/** Under a raised epoch it goes on in the audit's chains, which only the gate's own settings can tell. */
+async function begin(
+  terminal: Terminal,
+  options: PositionOptions,
+  source: TopicPartition,
+  next: bigint,
+): Promise<void> {
+  const world = await openGateWorld(terminal, options)
+  try {
+    await beginEpoch(source, next, world, progressOf(terminal, source))
+  } finally {
+    await world.close()
+  }
+}
+
+/** The same for the control chain. */
+async function goOn(terminal: Terminal, options: PositionOptions, source: TopicPartition): Promise<Row> {
+  const world = await openGateWorld(terminal, options)
+  try {
+    const { next, isNew } = await restoreControlPosition(null, world, progressOf(terminal, source), true)
+    return { partition: source.partition, next: String(next), ...(isNew ? {} : { done: 'good' }) }
+  } finally {
+    await world.close()
+  }
+}
+
+const progressOf =
+  (terminal: Terminal, { topic, partition }: TopicPartition) =>
+  (records: number): void =>
+    terminal.progress?.(`${topic}/${partition}: ${records} records of the audit read`)
+
 async function restore(
   terminal: Terminal,
   topic: string,
@@ -106,8 +140,7 @@ async function restore(
   try {
     for (const source of await sourcesOf(world.reader, topic, options, auditTopic)) {
       const { partition } = source
-      const onProgress = (records: number): void =>
-        terminal.progress?.(`${topic}/${partition}: ${records} records of the audit read`)
+      const onProgress = progressOf(terminal, source)
       try {
         const by = options.by ?? null
         const { next, lost, isNew } =

@@ -34,6 +34,7 @@ export function stackWorld(stack: Stack): World {
     },
     positions: createLocalPositions(log, { deployment: stack.gateParts().settings.deployment }),
     sources: ingress,
+    epoch: 1,
     auditTopic: AUDIT_TOPIC,
     quarantineTopic: QUARANTINE_TOPIC,
     gateKeys: async () => {

@@ -18,6 +18,8 @@ export interface Topics {
   readonly positions: PositionAdmin
   /** The topics that the gate reads; empty where the settings do not name them. */
   readonly sources: readonly string[]
+  /** Of the gate's positions: above 1 where all was decided anew. */
+  readonly epoch: number
   readonly auditTopic: string
   readonly quarantineTopic: string
   /** The gate's own public keys by kid in base64url, as the signed key directory has them; none where no directory is set. */

@@ -5,6 +5,7 @@ import {
   controlPlaceOf,
   controlSegment,
   encodeControlState,
+  firstControlPosition,
   parseControlState,
 } from '../audit/control-chain.ts'
 import { AuditFollower } from '../audit/follower.ts'
@@ -31,11 +32,13 @@ export function controlPartsOf({ sink, clock, signer, settings }: IngestParts): 
  * `ConfigError` where the audit has none of it, with `Outage` where something does not answer.
  *
  * @param by who does it, for the audit
+ * @param orFirst whether a chain that the audit has none of begins: under a raised epoch, its position is made like this
  */
 export async function restoreControlPosition(
   by: string | null,
   { ingest, reader, positions }: RestoreParts,
   onProgress: (records: number) => void,
+  orFirst = false,
 ): Promise<Restored> {
   const parts = controlPartsOf(ingest)
   const { clock, auditTopic, epoch } = parts
@@ -69,6 +72,10 @@ export async function restoreControlPosition(
     if (isGood(session.found)) return { next: session.found.next, lost: 0n, isNew: false }
     await readAll()
     const last = follower.last(CONTROL_NAME)
+    if (last === undefined && orFirst) {
+      await session.commit([], firstControlPosition(), clock.now() + CALL_MS)
+      return { next: 0n, lost: 0n, isNew: true }
+    }
     if (last === undefined || home === undefined) {
       const fix = 'Where nothing was ever told there, make a first position: sealgate position init.'
       throw new ConfigError([{ where: auditTopic, what: 'The audit holds no segment of _control.', fix }])

@@ -132,9 +132,11 @@ class Restoring {
   readonly #parts: RestoreParts
   readonly #audit: AuditReader
   readonly #follower: AuditFollower
-  readonly #replay: ReplayState
+  #replay: ReplayState
   /** Of slices that were followed and not yet gone through. */
   #markings: Marking[] = []
+  /** That of the chains, as far as they were followed. */
+  #epoch = 0
   /** The audit partition that the chains stand in. */
   #home: number | undefined
   /** Whether a chain lacks something after its last whole slice. */
@@ -204,13 +206,14 @@ class Restoring {
     const last = this.#follower.last(segmentKey(this.#source))
     if (last === undefined || this.#home === undefined) throw this.#refusal(...NOTHING_TO_RESTORE)
     if (last.epoch !== settings.epoch) {
-      const fix = 'Set that epoch, or make a first position by name.'
+      const begin = 'begin this one by name: sealgate position init'
+      const fix = last.epoch > settings.epoch ? 'Set that epoch.' : `Set that epoch, or ${begin}.`
       throw this.#refusal(`Its last segment is of epoch ${last.epoch}, not ${settings.epoch}.`, fix)
     }
     const { first, end } = await reader.offsets(this.#source)
     if (end < last.next) {
       const what = `Offsets below ${last.next} were decided, and the topic ends at ${end}: it is not the same.`
-      throw this.#refusal(what, 'Make a first position by name: sealgate position init.')
+      throw this.#refusal(what, 'Raise the epoch, and begin it by name: sealgate position init.')
     }
     this.#refuseUnsafe(last)
     // A segment has its gate's time, which is later than its records' own where those had waited, as what is left may have.
@@ -235,7 +238,8 @@ class Restoring {
     await this.#mark(markings)
   }
 
-  #closed({ time }: Segment, entries: readonly Entry[]): void {
+  #closed({ time, epoch }: Segment, entries: readonly Entry[]): void {
+    if (epoch > this.#epoch) this.#forget(epoch)
     if (this.#isBroken) this.#safeFrom = Math.max(this.#safeFrom, this.#deadAfter(time))
     this.#isBroken = false
     if (isDead(this.#deadAfter(time), this.#since)) {
@@ -243,6 +247,14 @@ class Restoring {
       return
     }
     this.#markings.push(...entries.flatMap((entry) => markingOf(entry) ?? []))
+  }
+
+  /** A raised epoch began with no memory. What lacks just before its first segment may be its own. */
+  #forget(epoch: number): void {
+    this.#epoch = epoch
+    this.#markings = []
+    this.#replay = new ReplayState(this.#parts.ingest.settings.limits, Infinity)
+    this.#safeFrom = -Infinity
   }
 
   /** When nothing that was let in until then is alive any more: clocks of producers and brokers may both be ahead. */

@@ -65,6 +65,28 @@ describe('a position on a cluster', () => {
     expect(await real.verify()).toMatchObject({ verified: true, headsKnown: true, entries: 60 + 4 })
   })
 
+  it('of a raised epoch begins by command, and all is decided anew, on in the chain that stands', async () => {
+    await decided(10)
+    const env = { SEALGATE_EPOCH: '2' }
+    for (const topic of [real.source, real.audit]) {
+      const begun = await operator.run(['position', 'init', topic], { env })
+      expect([begun.err, begun.status]).toEqual(['', 0])
+    }
+    const again = await operator.run(['position', 'init', real.source], { env })
+    expect([again.status, again.err]).toEqual([
+      2,
+      expect.stringContaining('a position of this epoch already'),
+    ])
+    const sink = createKafkaSink({ ...settings(), epoch: 2 }, { now: () => Date.now() })
+    ending.push(() => sink.close())
+    const gate = real.gate((parts) => ({ ...parts, sink, settings: { ...parts.settings, epoch: 2 } }))
+    ending.push(() => gate.close())
+    await real.handle({ gate })
+    const verified = await operator.run(['audit', 'verify'], { env })
+    expect([verified.err, verified.status]).toEqual(['', 0])
+    expect(await analytics()).toEqual(upTo(10).flatMap((id) => [id, id]))
+  })
+
   it('that nobody has written for a day is written again, as it is, beside a gate that goes on', async () => {
     await decided(10)
     const place = { topic: real.source, partition: 0 }
