@@ -77,7 +77,10 @@ export function addAuditCommands(program: Command, io: AuditIo, open: OpenAudit)
   addPlaceOptions(audit.command('search'))
     .description('find entries; what is found is proven only where `audit verify` finds no break')
     .addOption(topic())
-    .option('--principal <name>', 'who, where that is proven; * for any characters')
+    .option(
+      '--principal <name>',
+      'who, where that is proven, or who an operator said he was; * for any characters',
+    )
     .option(
       '--type <type>',
       "what happened (event.rejected, key.*) or the event's own type; * for any characters",
@@ -285,7 +288,10 @@ function describeTotals(totals: SearchTotals, limit: number): string {
     lines.push(`${totals.unreadable} records are no entries: run sealgate audit verify.`)
   if (totals.byType.size > 0) lines.push(`By type:\n${list(totals.byType)}`)
   if (totals.byCode.size > 0) lines.push(`By code:\n${list(totals.byCode)}`)
-  if (totals.byPrincipal.size > 0) lines.push(`By principal, where proven:\n${list(totals.byPrincipal)}`)
+  // Who works on keys and positions is whoever he said he was.
+  const said = [...totals.byType.keys()].some((type) => !type.startsWith('event.'))
+  const heading = `By principal, where proven${said ? '; of what operators did, as they said' : ''}:`
+  if (totals.byPrincipal.size > 0) lines.push(`${heading}\n${list(totals.byPrincipal)}`)
   return printable(lines.join('\n'))
 }
 

@@ -1,6 +1,6 @@
 /** Signing as an issuer, with a key that the key directory has for it: otherwise whoever reads would refuse what it signs. */
 import { ConfigError } from '../errors.ts'
-import { type DirectorySnapshot, maySign } from '../keys/directory.ts'
+import { type DirectorySnapshot, maySign, type SigningKeyRow } from '../keys/directory.ts'
 import { localSigner } from '../keys/signer.ts'
 import { openSecretSigner } from '../keys/signing-secret.ts'
 import type { Clock, Signer } from '../ports.ts'
@@ -55,12 +55,17 @@ export function directorySigner({ name, signing, snapshot, clock, where }: Direc
   const now = Math.floor(clock.now() / 1000)
   const fault = (what: string, fix: string): ConfigError => new ConfigError([{ where: where.key, what, fix }])
   const publish = 'Publish it in the key directory, or set another.'
-  const ours = snapshot.signingKeys.filter(
-    (row) => row.iss === name && row.state === 'active' && maySign(row, now),
-  )
+  const active = snapshot.signingKeys.filter((row) => row.iss === name && row.state === 'active')
+  const ours = active.filter((row) => maySign(row, now))
   if ('key' in signing) {
     const signer = localSigner(signing.key)
-    if (ours.some(({ kid }) => Buffer.compare(kid, signer.kid) === 0)) return signer
+    const isIts = ({ kid }: SigningKeyRow): boolean => Buffer.compare(kid, signer.kid) === 0
+    if (ours.some(isIts)) return signer
+    const early = active.find((row) => isIts(row) && row.notBefore > now)
+    if (early !== undefined) {
+      const from = new Date(early.notBefore * 1000).toISOString()
+      throw fault(`This key of ${name} may sign from ${from} on.`, 'Wait until then, or set another.')
+    }
     throw fault(`The key directory has no such key of ${name} that may sign now.`, publish)
   }
   const [row, second] = ours.filter(({ kidText }) => signing.kid === undefined || kidText === signing.kid)

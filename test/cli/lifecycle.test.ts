@@ -54,6 +54,9 @@ describe('on an embedded stack', () => {
       `key.resumed key:${kid} User:ann success`,
       `key.revoked key:${kid} User:ann success`,
     ])
+    expect(await ok(at('audit', 'search', '--resource', `key:${kid}`))).toContain(
+      '\nBy principal, where proven; of what operators did, as they said:\n         3  User:ann',
+    )
     expect(await story('--type', 'directory.*')).toEqual([
       `directory.loaded directory:1..${suspended.version - 1} null failure`.replace('1..1', '1'),
       ...[0, 1, 2].map(

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { secretSigner } from '../../lib/adapters/directory-signer.ts'
+import { directorySigner, secretSigner } from '../../lib/adapters/directory-signer.ts'
 import { publicKeyOf, verify } from '../../lib/envelope/crypto.ts'
 import { ED25519, ESP256, type SignatureSuite } from '../../lib/envelope/suite.ts'
 import { ConfigError, Outage } from '../../lib/errors.ts'
@@ -118,4 +118,22 @@ it('a gate signs with a secret whose current key the key directory has for it, a
   } finally {
     await endpoint.end()
   }
+})
+
+it('a key that is enrolled and may not sign yet is told from one that is not there, with the time', () => {
+  const clock = manualClock()
+  const now = Math.floor(clock.ms / 1000)
+  const key = readSigningSecret(newSigningSecret(ED25519), SECRET)
+  const row = signingRow({
+    ...{ kid: Buffer.from(kidOf(key), 'base64url'), iss: 'shop-web', key: publicKeyOf(key) },
+    ...{ state: 'active', notBefore: now + 180, notAfter: now + 86_400 },
+  })
+  const where = { key: 'SEALGATE_SIGNING_KEYS', kid: 'SEALGATE_SIGNING_KIDS' }
+  const open = (name: string) =>
+    directorySigner({ name, signing: { key }, snapshot: snapshotOf([], [row]), clock, where })
+  const from = new Date((now + 180) * 1000).toISOString()
+  expect(() => open('shop-web')).toThrow(`This key of shop-web may sign from ${from} on. Wait until then`)
+  expect(() => open('another')).toThrow('has no such key of another that may sign now')
+  clock.ms += 180_000
+  expect(kidText(open('shop-web').kid)).toBe(kidOf(key))
 })
