@@ -24,6 +24,8 @@ const { code, topic, partition, offset, timestamp, omitted } = QUARANTINE_HEADER
 const ADDED = [code, topic, partition, offset, timestamp]
 const TOPIC = /^[a-zA-Z0-9._-]{1,249}$/
 const NUMBER = /^(0|[1-9][0-9]{0,18})$/
+/** Where the broker does not set it, a producer may: before 1970, too, or that there is none, −1. */
+const TIME = /^(0|-?[1-9][0-9]{0,18})$/
 const MAX_PARTITION = 2 ** 31 - 1
 
 /** Undefined for what the gate does not write. */
@@ -37,8 +39,8 @@ export function parseQuarantined(record: SourceRecord): Quarantined | undefined 
   const [codeText = '', topicText = '', partitionText = '', offsetText = '', timeText = ''] = added.map(
     ({ value }) => (value === null || value.length > 249 ? '' : Buffer.from(value).toString('latin1')),
   )
-  if (!TOPIC.test(topicText) || ![partitionText, offsetText, timeText].every((text) => NUMBER.test(text)))
-    return undefined
+  if (!TOPIC.test(topicText) || !NUMBER.test(partitionText) || !NUMBER.test(offsetText)) return undefined
+  if (!TIME.test(timeText)) return undefined
   if (Number(partitionText) > MAX_PARTITION) return undefined
   const { key, value } = record
   return {
