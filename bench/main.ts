@@ -43,7 +43,11 @@ const USAGE = `npm run bench [-- NAME …] [--json] [--quick]\nNAME is one of ${
 async function main(): Promise<number> {
   const asked = readArguments(process.argv.slice(2))
   if (asked === undefined) return 2
-  const { names, json, quick } = asked
+  const { names, json, quick, help } = asked
+  if (help) {
+    console.log(USAGE)
+    return 0
+  }
   if (!quick && names.some((name) => !ALONE.has(name)) && !peersInstalled() && !installPeers()) return 1
   let loaded: Promise<readonly Peer[]> | undefined
   const peers = (): Promise<readonly Peer[]> =>
@@ -77,12 +81,20 @@ async function main(): Promise<number> {
 
 const spread = (data: unknown): object => (typeof data === 'object' && data !== null ? data : {})
 
-function readArguments(args: string[]): { names: string[]; json: boolean; quick: boolean } | undefined {
+interface Asked {
+  readonly names: string[]
+  readonly json: boolean
+  readonly quick: boolean
+  readonly help: boolean
+}
+
+function readArguments(args: string[]): Asked | undefined {
   try {
+    const flag = { type: 'boolean', default: false } as const
     const { values, positionals } = parseArgs({
       args,
       allowPositionals: true,
-      options: { json: { type: 'boolean', default: false }, quick: { type: 'boolean', default: false } },
+      options: { json: flag, quick: flag, help: { ...flag, short: 'h' } },
     })
     const unknown = positionals.filter((name) => !Object.hasOwn(BENCHES, name))
     if (unknown.length > 0) throw new TypeError(`There is no benchmark called ${unknown.join(', ')}.`)

@@ -47,7 +47,18 @@ export function compileServerless(stage: string, root: string = ROOT): void {
   if (status !== 0) throw new Error(`osls package --stage ${stage}:\n${`${stdout}${stderr}`.slice(0, 4000)}`)
 }
 
+const USAGE = `npm run package [-- STAGE…]
+Packages stages of deploy/stages, or .yml files elsewhere, into build/deploy: all of deploy/stages where none is named.`
+
 async function main(asked: readonly string[]): Promise<void> {
+  const flag = asked.find((name) => name.startsWith('-'))
+  if (flag !== undefined) {
+    const isHelp = flag === '--help' || flag === '-h'
+    if (isHelp) process.stdout.write(`${USAGE}\n`)
+    else process.stderr.write(`npm run package: It does not take ${flag}. ${USAGE}\n`)
+    process.exitCode = isHelp ? 0 : 2
+    return
+  }
   const stages = asked.length === 0 ? await stageNames() : asked
   const bundles = new Bundles()
   const faults: string[] = []

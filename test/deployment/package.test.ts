@@ -134,6 +134,11 @@ describe('npm run package', () => {
     expect(run('none').stderr).toContain('There is no such stage')
   })
 
+  it('says how it is called, to whoever asks and to whoever calls it otherwise', () => {
+    expect(run('--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('[-- STAGE…]') })
+    expect(run('--stage')).toMatchObject({ status: 2, stderr: expect.stringContaining('[-- STAGE…]') })
+  })
+
   it('stops at what the functions themselves would refuse to start with', () => {
     const text = readFileSync(join(STAGES, 'example.yml'), 'utf8')
     const whole = text

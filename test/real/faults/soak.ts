@@ -130,22 +130,32 @@ function add(
 
 type Say = (line: string) => void
 
-function readArguments(): { minutes: number; seed: number; json: boolean } | undefined {
+const USAGE = 'npm run soak -- [--minutes 20] [--seed N] [--json]'
+
+interface Asked {
+  readonly minutes: number
+  readonly seed: number
+  readonly json: boolean
+  readonly help: boolean
+}
+
+function readArguments(): Asked | undefined {
   try {
     const { values } = parseArgs({
       options: {
         minutes: { type: 'string', default: '20' },
         seed: { type: 'string', default: String(Date.now() % 2 ** 32) },
         json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
       },
     })
     const minutes = Number(values.minutes)
     const seed = Number(values.seed)
     if (!(minutes > 0 && minutes <= 10_080)) throw new TypeError('--minutes is a number above 0')
     if (!Number.isSafeInteger(seed) || seed < 0) throw new TypeError('--seed is a whole number')
-    return { minutes, seed, json: values.json }
+    return { minutes, seed, json: values.json, help: values.help }
   } catch (error) {
-    console.error(error instanceof Error ? error.message : String(error))
+    console.error(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`)
     return undefined
   }
 }
@@ -174,7 +184,11 @@ async function closeSite({ stack, network, disk }: Site): Promise<void> {
 async function main(): Promise<number> {
   const asked = readArguments()
   if (asked === undefined) return 2
-  const { minutes, seed, json } = asked
+  const { minutes, seed, json, help } = asked
+  if (help) {
+    console.log(USAGE)
+    return 0
+  }
   const startedAt = Date.now()
   const say: Say = (line) =>
     console.error(`${((Date.now() - startedAt) / 1000).toFixed(0).padStart(5)} s  ${line}`)

@@ -42,6 +42,12 @@ const terminal = processTerminal()
 const stop = terminal.stopSignal()
 try {
   const flags = readFlags()
+  if (flags !== undefined) await run(flags)
+} catch (error) {
+  fail(terminal, error)
+}
+
+async function run(flags: Flags): Promise<void> {
   const say = flags.json ? undefined : (line: string) => terminal.write(line)
   const { files } = checkContracts(await readContracts(CONTRACTS))
   const stack = await startStack({ version: flags.version, brokers: flags.brokers, ...(say && { say }) })
@@ -62,11 +68,10 @@ try {
     // What the demo has under way would keep the process.
     if (isCutShort) process.exit(130)
   }
-} catch (error) {
-  fail(terminal, error)
 }
 
-function readFlags(): Flags {
+/** Undefined where it was only asked for help. */
+function readFlags(): Flags | undefined {
   try {
     const { values } = parseArgs({
       options: {
@@ -76,9 +81,14 @@ function readFlags(): Flags {
         events: { type: 'string', default: String(DEMO_EVENTS) },
         keep: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
       },
     })
-    const { kafka, brokers, demo, events, keep, json } = values
+    const { kafka, brokers, demo, events, keep, json, help } = values
+    if (help) {
+      terminal.write(USAGE)
+      return undefined
+    }
     const version = kafka === '3.9.1' || kafka === '4.3.1' ? kafka : undefined
     const count = brokers === '1' ? 1 : brokers === '3' ? 3 : undefined
     if (
