@@ -1,6 +1,6 @@
 /** Decides some quarantined records of one source partition anew, and commits what becomes of them (redrive.ts). */
 import { compareBytes } from '../cbor.ts'
-import { controlTopicOf, recordKey, type RecordPlace, type Redriven } from '../audit/entry.ts'
+import { controlTopicOf, placeOf, recordKey, type RecordPlace, type Redriven } from '../audit/entry.ts'
 import { type Evidence, type EventName, eventKey, type ProvenRejection } from '../audit/evidence.ts'
 import { digest } from '../envelope/crypto.ts'
 import { MAX_CLOCK_LEAD_SECONDS } from '../envelope/verify.ts'
@@ -162,7 +162,8 @@ function isNamed({ found, event }: ClaimedRecord, names: ReadonlySet<string>): b
   return (
     names.has(placeText(source)) ||
     names.has(placeText(quarantine)) ||
-    (event !== undefined && names.has(event.id))
+    // A producer chooses its ids: none of them stands for a place.
+    (event !== undefined && placeOf(event.id) === undefined && names.has(event.id))
   )
 }
 

@@ -345,6 +345,21 @@ describe('a redrive', () => {
     expect((await verified(shop)).breaks).toEqual([])
   })
 
+  it('takes no event for the record whose place its producer has chosen for an id', async () => {
+    shop = await openShop()
+    const { folder } = shop
+    const [record] = await send(shop, [refund(1)], 1)
+    const place = `orders/${record?.partition}/${record?.offset}`
+    await send(shop, [{ ...refund(2), id: place }], 1)
+    await handle(shop)
+    await shop.stack.close()
+    shop = await openShop([ORDER_CONTRACT, REFUND_CONTRACT], folder)
+    await new Promise((resolve) => setTimeout(resolve, 2100))
+    const order = { acceptExpired: new Set([place]), by: 'ann', reason: 'it came late' }
+    expect((await redriven(shop, order)).counts).toEqual({ admitted: 1, 'rejected time-invalid': 1 })
+    expect(await totals(shop)).toEqual([1])
+  })
+
   it('ends with the batch at hand when it is told to, and goes on from there the next time', async () => {
     await refused(30)
     const stop = new AbortController()
