@@ -5,6 +5,7 @@ import { InvalidArgumentError, Option } from 'commander'
 import { ConfigError, Outage } from '../lib/errors.ts'
 import { connectStack, openStack, readBundle, type Stack } from '../lib/local/stack.ts'
 import { SOFTWARE } from '../lib/runtime.ts'
+import { shellWord } from './io.ts'
 import type { Terminal } from './terminal.ts'
 
 /** `--folder`, by default SEALGATE_LOCAL or `.sealgate`. */
@@ -22,7 +23,7 @@ export function folderOption({ env }: Terminal): Option {
 /** How a folder is named in what a user is told to type: not at all where it is the default. */
 export function folderFlag({ env }: Terminal, folder: string): string {
   const set = env['SEALGATE_LOCAL'] ?? ''
-  return folder === (set === '' ? '.sealgate' : set) ? '' : ` --folder ${folder}`
+  return folder === (set === '' ? '.sealgate' : set) ? '' : ` --folder ${shellWord(folder)}`
 }
 
 /** Runs `use` on a stack that another process runs; `Outage` where none does. */

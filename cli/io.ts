@@ -80,6 +80,10 @@ export function printable(text: string): string {
 /** The same on one line. */
 export const oneLine = (text: string): string => printable(text.replaceAll('\n', ' '))
 
+/** A word of a command that a user is to copy: quoted for a shell where it has to be. */
+export const shellWord = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+
 /** Rows in columns two blanks apart; the first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) =>

@@ -7,6 +7,7 @@ import type { Place } from '../lib/local/log.ts'
 import type { ReadableSource } from '../lib/local/poller-lane.ts'
 import type { LocalProducer } from '../lib/local/stack.ts'
 import type { Clock, KeyService, Message, PositionAdmin } from '../lib/ports.ts'
+import { shellWord } from './io.ts'
 import { choosePlace, type PlaceFlags } from './place-settings.ts'
 import { reachWorld } from './stack-world.ts'
 import type { Terminal } from './terminal.ts'
@@ -72,7 +73,7 @@ export function namingOption(flags: string, description: string): Option {
 /** The flags that a user is to repeat for the next command on the same place. */
 export function placeFlags({ folder, brokers, settings }: PlaceFlags): string {
   const flag = (name: string, value: string | undefined): string =>
-    value === undefined ? '' : ` ${name} ${value}`
+    value === undefined ? '' : ` ${name} ${shellWord(value)}`
   return flag('--folder', folder) + flag('--brokers', brokers) + flag('--settings', settings)
 }
 

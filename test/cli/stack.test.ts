@@ -54,11 +54,13 @@ it.each([
   [{ npm_command: 'exec' }, '\n  npx sealgate tail '],
   [{}, '\n  sealgate tail '],
 ])('with %j a stack names commands as they are called there', async (env, line) => {
-  const another = await mkdtemp(join(tmpdir(), 'sealgate-cli-'))
+  const another = await mkdtemp(join(tmpdir(), 'sealgate of ann-'))
   const start = ['local', 'start', '--contracts', CONTRACTS, '--no-gate', '--folder', another]
   const { out, status } = await sealgate(start, { env, stop: AbortSignal.abort() })
   await rm(another, { recursive: true })
   expect([out, status]).toEqual([expect.stringContaining(line), 0])
+  // To be copied as it stands.
+  expect(out).toContain(` audit verify --folder '${another}'\n`)
 })
 
 describe('on a running stack', () => {
