@@ -4,7 +4,7 @@ import { BYTES_PER_PATH_HASH, type Envelope } from '../lib/envelope/format.ts'
 import { ConfigError } from '../lib/errors.ts'
 import type { Header } from '../lib/ports.ts'
 import { algorithmName, inspect, type Inspection } from './inspection.ts'
-import { EXIT, paint, printable } from './io.ts'
+import { EXIT, isoTime, LATEST_MS, paint, printable } from './io.ts'
 import { givenRecord, type GivenRecord, parsePlace, parseRecordInput, readInput, recordAt } from './record.ts'
 import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -222,12 +222,6 @@ const keyText = (key: Uint8Array | null): string | null => key && kekText(key)
 
 const headerText = ({ name, value }: Header): string =>
   `${name}: ${value === null ? '(null)' : kekText(value.subarray(0, 200))}`
-
-const LATEST_MS = 8.64e15
-
-function isoTime(milliseconds: number): string {
-  return Math.abs(milliseconds) <= LATEST_MS ? new Date(milliseconds).toISOString() : `${milliseconds} ms`
-}
 
 /** Seconds since 1970, as a time and how far from now. */
 function timeText(seconds: bigint, now: number): string {

@@ -98,3 +98,10 @@ export function table(rows: readonly (readonly string[])[]): string[] {
 }
 
 const widthOf = (text: string): number => Array.from(text).length
+
+/** The latest time that a date can hold. */
+export const LATEST_MS = 8.64e15
+
+/** A record's time; a producer may have given it one that no date can hold. */
+export const isoTime = (milliseconds: number): string =>
+  Math.abs(milliseconds) <= LATEST_MS ? new Date(milliseconds).toISOString() : `${milliseconds} ms`

@@ -6,7 +6,7 @@ import { readToEnd } from '../lib/local/audit-source.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import { describeInspection, inspectionData } from './inspect.ts'
 import { inspect } from './inspection.ts'
-import { EXIT, paint, printable } from './io.ts'
+import { EXIT, isoTime, paint, printable } from './io.ts'
 import { timeOf } from './numbers.ts'
 import { givenRecord, parsePlace, recordAt, type RecordPlace } from './record.ts'
 import { addRedriveCommand } from './redrive.ts'
@@ -101,14 +101,14 @@ async function list(terminal: Terminal, options: ListOptions): Promise<void> {
 const placeOf = ({ partition, offset }: SourceRecord): string => `${partition}/${offset}`
 
 function rowText(terminal: Terminal, { record, code, source }: Refused): string {
-  const time = paint(terminal.colours.out, 'dim', new Date(record.timestamp).toISOString())
+  const time = paint(terminal.colours.out, 'dim', isoTime(record.timestamp))
   const name = printable(code)
   const padding = ' '.repeat(Math.max(0, 17 - name.length))
   return `${placeOf(record).padEnd(8)}  ${time}  ${paint(terminal.colours.out, 'red', name)}${padding}  ${printable(source)}`
 }
 
 function rowJson({ record, code, source }: Refused): string {
-  const time = new Date(record.timestamp).toISOString()
+  const time = isoTime(record.timestamp)
   return JSON.stringify({ place: placeOf(record), code, time, source })
 }
 

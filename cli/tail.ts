@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander'
 import type { Opener } from '../lib/client/opener.ts'
 import type { SourceRecord, TopicPartition } from '../lib/ports.ts'
 import { dataMember, eventJson, kafkaMessage, openerOf, type Reading, readerOf } from './consumers.ts'
-import { EXIT, oneLine, paint } from './io.ts'
+import { EXIT, isoTime, oneLine, paint } from './io.ts'
 import { wholeNumber } from './numbers.ts'
 import type { PlaceFlags } from './place-settings.ts'
 import type { Terminal } from './terminal.ts'
@@ -198,7 +198,7 @@ function asJson(record: SourceRecord, shown: Shown): string {
   const { topic, partition, timestamp, key } = record
   const place = JSON.stringify({
     ...{ topic, partition, offset: Number(record.offset) },
-    timestamp: new Date(timestamp).toISOString(),
+    timestamp: isoTime(timestamp),
     key: key && Buffer.from(key).toString(),
   }).slice(0, -1)
   return shown.code === undefined
@@ -209,7 +209,7 @@ function asJson(record: SourceRecord, shown: Shown): string {
 function asText(terminal: Terminal, record: SourceRecord, shown: Shown): string {
   const { out } = terminal.colours
   const { topic, partition, offset, timestamp, key } = record
-  const place = paint(out, 'dim', `${new Date(timestamp).toISOString()}  ${topic}/${partition}/${offset}`)
+  const place = paint(out, 'dim', `${isoTime(timestamp)}  ${topic}/${partition}/${offset}`)
   if (shown.code !== undefined) return `${place}  ${paint(out, 'red', shown.code)}  ${shown.reason}`
   const type = paint(out, 'cyan', oneLine(shown.type))
   const named = key === null ? '' : `  key=${oneLine(Buffer.from(key).toString())}`
