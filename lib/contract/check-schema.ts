@@ -58,6 +58,27 @@ export function checkSchema(root: Schema, assertFormats: boolean): Finding[] {
       ]
 }
 
+/** Fields that an object must have and may not, as a slip of the pen makes them: every payload would be rejected. */
+export function impossibleFields(root: Schema): Finding[] {
+  return [...partsOf(root)].flatMap(({ path, schema }) => {
+    const required = member(schema, 'required')
+    const isClosed = member(schema, 'additionalProperties') === false
+    if (!isClosed || required === undefined || !isArray(required)) return []
+    if (member(schema, 'patternProperties') !== undefined) return []
+    const known = new Set(Object.keys(objectAt(schema, 'properties')))
+    const names = required.filter((name): name is string => typeof name === 'string' && !known.has(name))
+    if (names.length === 0) return []
+    return [
+      {
+        path: [...path, 'required'],
+        what: `No object fits this: ${names.join(', ')} must be there, and additionalProperties: false lets nothing of that name in.`,
+        fix: 'Correct the spelling, or describe the field under properties.',
+        warning: true,
+      },
+    ]
+  })
+}
+
 interface Part {
   readonly path: readonly string[]
   readonly schema: JsonObject

@@ -1,5 +1,5 @@
 /** What is wrong with a contract beyond its shape, and with contracts beside one another (contracts.md, `check`). */
-import { checkSchema } from './check-schema.ts'
+import { checkSchema, impossibleFields } from './check-schema.ts'
 import {
   channelOf,
   parseTreatment,
@@ -35,6 +35,9 @@ export function checkContract(file: ContractFile): Finding[] {
     path: ['schema', ...finding.path],
   }))
   const isSound = findings.length === 0
+  if (isSound)
+    for (const finding of impossibleFields(file.schema))
+      findings.push({ ...finding, path: ['schema', ...finding.path] })
   const fields = fieldsOf(file.schema)
   if (file.subject !== undefined) findings.push(...checkPointer(file.schema, file.subject, ['subject']))
   findings.push(...loweredClassifications(fields))

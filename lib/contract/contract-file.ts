@@ -116,7 +116,12 @@ export function parseTreatment(
       fix: 'Until it is, use drop, mask or pseudonym.',
     }
   if (value === 'pass' || value === 'drop') return { kind: value }
-  const setting = isObject(value) && more.length === 0 ? member(value, name) : undefined
+  if (more.length > 0)
+    return {
+      what: `A field has one treatment, and this names ${more.length + 1}.`,
+      fix: 'Keep the one that is meant.',
+    }
+  const setting = isObject(value) ? member(value, name) : undefined
   if (name === 'mask') {
     const show = isObject(setting) && Object.keys(setting).length === 1 ? member(setting, 'show') : undefined
     if (isCount(show, 0, 100)) return { kind: 'mask', show }

@@ -172,6 +172,7 @@ describe('every fault is named at once, with file, line and what to do', () => {
     ['/total: pass', '/total: { round: 0 }', /:26: round needs/],
     ['/total: pass', '/total: { round: 1, keep: 2 }', /:26: /],
     ['/total: pass', '/total: [pass]', /:26: This is no treatment/],
+    ['/total: pass', '/total: { keep: 1, round: 5 }', /:26: A field has one treatment, and this names 2/],
     ['/total: pass', 'total: pass', /:26: .*JSON Pointer/],
     ['/total: pass', '/total: tokenise', /:26: The treatment "tokenise" is not supported yet/],
     ['/total: pass', '/total: { encrypt: subject }', /:26: The treatment "encrypt" is not supported yet/],
@@ -395,6 +396,18 @@ describe('what may pass where', () => {
       "No consumer's treatments speak of /a",
     )
     expect(warningsIn(contract(schema, reader('{ /a: drop, /b: pass }')))).toEqual([])
+  })
+
+  test('warns of a field that must be there and may not, which would reject every event', () => {
+    const warned = (rest: string): string =>
+      warningsIn(
+        contract(`{ type: object, properties: { a: { type: string } }, ${rest} }`, reader('{ /a: pass }')),
+      ).join('\n')
+    const closed = 'additionalProperties: false'
+    expect(warned(`required: [a, b], ${closed}`)).toContain('No object fits this: b must be there')
+    expect(warned(`required: [a], ${closed}`)).toBe('')
+    expect(warned('required: [a, b]')).toBe('')
+    expect(warned(`required: [a, b], patternProperties: { ^b: true }, ${closed}`)).toBe('')
   })
 
   test('a pointer reaches through $ref, and into any branch of anyOf and oneOf', () => {
