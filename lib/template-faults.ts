@@ -15,6 +15,8 @@ const ANSWERS = 'ReportBatchItemFailures'
 const FROM_FIRST = 'TRIM_HORIZON'
 const FUNCTION_TYPES = ['AWS::Lambda::Function', 'AWS::Serverless::Function']
 const SAM_EVENTS = ['MSK', 'SelfManagedKafka']
+/** As somebody: of a self-managed cluster this must be said, MSK's may be by IAM. */
+const LOGINS = ['SASL_SCRAM_512_AUTH', 'SASL_SCRAM_256_AUTH', 'BASIC_AUTH', 'CLIENT_CERTIFICATE_TLS_AUTH']
 
 /**
  * Checks the gates of a CloudFormation or SAM template (the functions with a `SEALGATE_CHANNELS`), parsed. The texts of
@@ -151,9 +153,33 @@ function mappingFaults(mapping: Node, environment: Node, where: string): Fault[]
       `It starts at ${text(start)}: what is there already no gate decides, and no audit tells of.`,
       `Set StartingPosition: ${FROM_FIRST}; what has been decided the gate passes over.`,
     )
+  if (isOwnCluster(mapping) && !LOGINS.some((login) => accessTypes(mapping).includes(login)))
+    fault(
+      'Its pollers log in as nobody: brokers that let them in let everybody in.',
+      `Name one of ${LOGINS.join(', ')} in its SourceAccessConfigurations.`,
+    )
+  if (isQueue(mapping))
+    fault(
+      'As a queue Lambda hands records over in no order, and the gate decides a partition in its order.',
+      'Take ConsumptionMode out.',
+    )
   if ('FilterCriteria' in mapping)
     fault('What a filter leaves out no gate decides, and no audit tells of.', 'Take FilterCriteria out.')
   return faults
 }
+
+/** In CloudFormation's words, and SAM's. */
+const isOwnCluster = (mapping: Node): boolean =>
+  'SelfManagedEventSource' in mapping || 'KafkaBootstrapServers' in mapping
+
+const accessTypes = ({ SourceAccessConfigurations: list }: Node): readonly unknown[] =>
+  Array.isArray(list) ? list.map((one) => nodeOf(one)['Type']) : []
+
+const isQueue = (mapping: Node): boolean =>
+  [
+    mapping,
+    nodeOf(mapping['SelfManagedKafkaEventSourceConfig']),
+    nodeOf(mapping['AmazonManagedKafkaEventSourceConfig']),
+  ].some(({ ConsumptionMode: mode = 'Stream' }) => mode !== 'Stream')
 
 const text = (value: unknown): string => (typeof value === 'string' ? value : 'not told')

@@ -93,15 +93,10 @@ interface Resource {
   readonly properties: Node
 }
 
-/** Whether anything lets Lambda's pollers come by: they stand in the brokers' subnets, with the brokers' own security group. */
+/** Whether anything lets Lambda's pollers come by, wherever they stand. */
 function pollerVerdicts(resources: readonly Resource[], where: string): readonly Verdict[] {
   const ofType = (type: string) => resources.filter((one) => one.type === type)
-  const missing = (way: string, fix: string): Verdict =>
-    warn(
-      `${where}: nothing in it lets Lambda's pollers reach ${way}.`,
-      `${fix}, unless somebody else has (pollerRules).`,
-    )
-  const rules = [
+  const rules: readonly Rule[] = [
     ...ofType('AWS::EC2::SecurityGroupIngress').map(({ properties }) => ({
       ...{ rule: properties, into: groupOf(properties['GroupId']) },
     })),
@@ -109,31 +104,117 @@ function pollerVerdicts(resources: readonly Resource[], where: string): readonly
       listOf(properties['SecurityGroupIngress']).map((rule) => ({ rule, into: id })),
     ),
   ]
-  const from = ({ SourceSecurityGroupId: source }: Node): string | undefined => groupOf(source)
-  const brokers = rules.flatMap(({ rule, into }) => (into !== undefined && into === from(rule) ? [into] : []))
-  if (brokers.length === 0)
-    return [
-      missing(
-        'the brokers, whose own security group they have',
-        "Let that group in from itself at the brokers' port",
-      ),
-    ]
-  const isOnDemand = ofType('AWS::Lambda::EventSourceMapping').some(
-    ({ properties }) => !isNode(properties['ProvisionedPollerConfig']),
-  )
   const ways = ofType('AWS::EC2::VPCEndpoint').flatMap(({ properties }) =>
     listIn(properties, 'SecurityGroupIds').map(groupOf),
   )
-  const isLetIn = (way: string | undefined): boolean =>
+  const mappings = ofType('AWS::Lambda::EventSourceMapping')
+  const own = mappings.filter(({ properties }) => 'SelfManagedEventSource' in properties)
+  const ofMsk = mappings.filter((one) => !own.includes(one))
+  const found = own.flatMap((one) => ownPollers(one, resources, rules, ways, where))
+  // All mappings of a deployment stand in one place: what is wrong there is said once.
+  const once = found.filter((one, at) => found.findIndex(({ message }) => message === one.message) === at)
+  return own.length > 0 && ofMsk.length === 0 ? once : [...once, ...mskPollers(ofMsk, rules, ways, where)]
+}
+
+interface Rule {
+  readonly rule: Node
+  readonly into: string | undefined
+}
+type Groups = readonly (string | undefined)[]
+
+const missing = (where: string, way: string, fix: string): Verdict =>
+  warn(`${where}: nothing in it lets Lambda's pollers reach ${way}.`, `${fix}, unless somebody else has.`)
+const sourceOf = ({ SourceSecurityGroupId: source }: Node): string | undefined => groupOf(source)
+const isOnDemand = ({ properties }: Resource): boolean => !isNode(properties['ProvisionedPollerConfig'])
+
+/** Whether those of these groups come into each of the endpoints'. */
+const isLetIn = (rules: readonly Rule[], ways: Groups, pollers: readonly string[]): boolean =>
+  ways.every((way) =>
     rules.some(({ rule, into }) => {
-      const source = from(rule)
-      const isTheirs = source === undefined ? 'CidrIp' in rule : brokers.includes(source)
+      const source = sourceOf(rule)
+      const isTheirs = source === undefined ? 'CidrIp' in rule : pollers.includes(source)
       return into === way && isPort(rule, HTTPS) && isTheirs
-    })
-  return isOnDemand && !ways.every(isLetIn)
-    ? [missing('the endpoints', "Let the brokers' group into the endpoints' at 443")]
+    }),
+  )
+
+/** MSK's stand in the brokers' subnets, with the brokers' own security group. */
+function mskPollers(
+  mappings: readonly Resource[],
+  rules: readonly Rule[],
+  ways: Groups,
+  where: string,
+): readonly Verdict[] {
+  const brokers = rules.flatMap(({ rule, into }) =>
+    into !== undefined && into === sourceOf(rule) ? [into] : [],
+  )
+  if (brokers.length === 0)
+    return [
+      missing(
+        where,
+        'the brokers, whose own security group they have',
+        "Let that group in from itself at the brokers' port (pollerRules)",
+      ),
+    ]
+  return mappings.some(isOnDemand) && !isLetIn(rules, ways, brokers)
+    ? [missing(where, 'the endpoints', "Let the brokers' group into the endpoints' at 443 (pollerRules)")]
     : []
 }
+
+/** Those of a self-managed cluster stand where their mapping says. */
+function ownPollers(
+  mapping: Resource,
+  resources: readonly Resource[],
+  rules: readonly Rule[],
+  ways: Groups,
+  where: string,
+): readonly Verdict[] {
+  const places = listOf(mapping.properties['SourceAccessConfigurations'])
+  const uris = (type: string) => places.filter((one) => one['Type'] === type).map(({ URI }) => URI)
+  if (uris('VPC_SUBNET').length === 0 || uris('VPC_SECURITY_GROUP').length === 0)
+    return [
+      fail(
+        `${where}: ${mapping.id}: Its pollers are in no VPC: brokers would have to be public.`,
+        'Name VPC_SUBNET and VPC_SECURITY_GROUP in its SourceAccessConfigurations.',
+      ),
+    ]
+  const pollers = uris('VPC_SECURITY_GROUP').flatMap((uri) => placedGroup(uri) ?? [])
+  const made = resources.filter(({ id, type }) => type === 'AWS::EC2::SecurityGroup' && pollers.includes(id))
+  const open = made
+    .filter(({ properties }) => !('SecurityGroupEgress' in properties))
+    .map(({ id }) =>
+      fail(
+        `${where}: ${id}: It lets out to anywhere: no egress is named.`,
+        "Name the brokers' security group and port.",
+      ),
+    )
+  const isLetOut = (to: string | undefined): boolean =>
+    made.length === 0 ||
+    made.some(({ properties }) =>
+      listOf(properties['SecurityGroupEgress']).some(
+        ({ DestinationSecurityGroupId: group }) => groupOf(group) === to,
+      ),
+    )
+  const isAtBrokers = rules.some(
+    ({ rule, into }) =>
+      pollers.includes(sourceOf(rule) ?? '') &&
+      !isPort(rule, HTTPS) &&
+      !ways.includes(into) &&
+      isLetOut(into),
+  )
+  return [
+    ...open,
+    ...(isAtBrokers || open.length > 0
+      ? []
+      : [missing(where, 'the brokers', "Let their security group out, and into the brokers' at their port")]),
+    ...(isOnDemand(mapping) && !isLetIn(rules, ways, pollers)
+      ? [missing(where, 'the endpoints', "Let the pollers' group into the endpoints' at 443")]
+      : []),
+  ]
+}
+
+/** `security_group:sg-…`, or the same of one that the template makes. */
+const placedGroup = (uri: unknown): string | undefined =>
+  /security_group:(?:\$\{)?([\w-]+)/.exec(JSON.stringify(uri ?? ''))?.[1]
 
 /** A security group by its id, or its logical id. */
 function groupOf(value: unknown): string | undefined {
