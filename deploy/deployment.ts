@@ -83,15 +83,13 @@ function mappings(stage: Stage, functionId: string, ways: readonly string[]): Re
         DependsOn: [rightsId('ingest'), ...ways],
         Properties: {
           FunctionName: ref(functionId),
-          EventSourceArn: stage.cluster.arn,
+          ...source(stage, pollerGroup(stage, topic)),
           Topics: [topic],
-          AmazonManagedKafkaEventSourceConfig: { ConsumerGroupId: pollerGroup(stage, topic) },
           // What the gate has decided already it passes over; what it has not must never be left out.
           StartingPosition: 'TRIM_HORIZON',
           Enabled: stage.isEnabled,
           BatchSize: stage.batchSize,
           MaximumBatchingWindowInSeconds: stage.batchWindowSeconds,
-          ...access(stage),
           ...provisioned,
           ...failureMode(stage).mapping,
         },
@@ -100,13 +98,36 @@ function mappings(stage: Stage, functionId: string, ways: readonly string[]): Re
   )
 }
 
-/** As whom the poller logs in: with IAM, as the function's role. */
-function access(stage: Stage): Values {
+/**
+ * The cluster, the group, and as whom the poller logs in: with IAM, as the function's role. Of MSK's Lambda knows where its
+ * brokers are; for a cluster of one's own, where pollers stand is said here too, and whom they trust.
+ */
+function source(stage: Stage, group: string): Values {
+  const { cluster, network } = stage
   const secret = loginSecret(stage, 'ingest')
-  if (secret === undefined) return {}
-  const type =
-    stage.cluster.authentication === 'scram' ? 'SASL_SCRAM_512_AUTH' : 'CLIENT_CERTIFICATE_TLS_AUTH'
-  return { SourceAccessConfigurations: [{ Type: type, URI: secret }] }
+  const type = cluster.authentication === 'scram' ? 'SASL_SCRAM_512_AUTH' : 'CLIENT_CERTIFICATE_TLS_AUTH'
+  const login: readonly Values[] = secret === undefined ? [] : [{ Type: type, URI: secret }]
+  if (cluster.arn !== undefined)
+    return {
+      EventSourceArn: cluster.arn,
+      AmazonManagedKafkaEventSourceConfig: { ConsumerGroupId: group },
+      ...(login.length === 0 ? {} : { SourceAccessConfigurations: login }),
+    }
+  return {
+    SelfManagedEventSource: { Endpoints: { KafkaBootstrapServers: cluster.brokers } },
+    SelfManagedKafkaEventSourceConfig: { ConsumerGroupId: group },
+    SourceAccessConfigurations: [
+      ...login,
+      ...network.subnets.map((subnet) => ({ Type: 'VPC_SUBNET', URI: `subnet:${subnet}` })),
+      {
+        Type: 'VPC_SECURITY_GROUP',
+        URI: { 'Fn::Sub': `security_group:\${${IDS.pollerSecurityGroup}.GroupId}` },
+      },
+      ...(cluster.caSecret === undefined
+        ? []
+        : [{ Type: 'SERVER_ROOT_CA_CERTIFICATE', URI: cluster.caSecret }]),
+    ],
+  }
 }
 
 /** An hour's run that failed, and again twice, is kept; of the stream nothing is ever given up. */

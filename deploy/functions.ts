@@ -57,6 +57,7 @@ export const IDS = {
   rotateSecret: 'RotateKafkaSecret',
   alarmTopic: 'AlarmTopic',
   functionGroup: 'FunctionSecurityGroup',
+  pollerSecurityGroup: 'PollerSecurityGroup',
   endpointGroup: 'EndpointSecurityGroup',
 } as const
 

@@ -1,6 +1,13 @@
 /** Who reaches whom: functions, Lambda's pollers, brokers, and the services of AWS. */
 import { IDS, serviceName } from './functions.ts'
-import { ENDPOINT_SERVICES, type EndpointService, givenArns, PORTS, type Stage } from './stage.ts'
+import {
+  ENDPOINT_SERVICES,
+  type EndpointService,
+  givenArns,
+  hasMskUsers,
+  portOf,
+  type Stage,
+} from './stage.ts'
 import {
   allow,
   attribute,
@@ -17,7 +24,7 @@ type InterfaceService = Exclude<EndpointService, 's3'>
 
 export function networkOf(stage: Stage): Resources {
   const { network } = stage
-  const port = PORTS[stage.cluster.authentication]
+  const port = portOf(stage)
   const functions = attribute(IDS.functionGroup, 'GroupId')
   const brokers = network.brokersSecurityGroup
   const toBrokers = { ...tcp(port), DestinationSecurityGroupId: brokers, Description: 'brokers' }
@@ -31,7 +38,11 @@ export function networkOf(stage: Stage): Resources {
       },
     },
     BrokersFromFunctions: ingress(brokers, functions, port, `${serviceName(stage)}: functions`),
-    ...(network.pollerRules === 'create' ? pollerRules(stage, port) : {}),
+    ...(stage.cluster.arn === undefined
+      ? ownPollers(stage, port)
+      : network.pollerRules === 'create'
+        ? mskPollerRules(stage, port)
+        : {}),
     ...(network.ways === 'endpoints' ? endpoints(stage, functions) : {}),
   }
 }
@@ -65,21 +76,52 @@ function toServices(stage: Stage): readonly Values[] {
   ]
 }
 
-/** Lambda's pollers stand in the brokers' subnets with the brokers' own security group. */
-function pollerRules(stage: Stage, port: number): Resources {
-  const { brokersSecurityGroup: brokers, ways } = stage.network
+/** What pollers ask of AWS. */
+const toAws = (stage: Stage): Values =>
+  stage.network.ways === 'nat'
+    ? { CidrIp: '0.0.0.0/0' }
+    : { DestinationSecurityGroupId: endpointGroup(stage) }
+
+/** MSK's stand in the brokers' subnets with the brokers' own security group. */
+function mskPollerRules(stage: Stage, port: number): Resources {
+  const { brokersSecurityGroup: brokers } = stage.network
   const out = (target: Values, to: number): Resource => ({
     Type: 'AWS::EC2::SecurityGroupEgress',
     Properties: { GroupId: brokers, ...target, ...tcp(to), Description: POLLERS },
   })
-  const services =
-    ways === 'nat' ? { CidrIp: '0.0.0.0/0' } : { DestinationSecurityGroupId: endpointGroup(stage) }
   return {
     BrokersFromPollers: ingress(brokers, brokers, port, POLLERS),
     PollersToBrokers: out({ DestinationSecurityGroupId: brokers }, port),
-    PollersToServices: out(services, 443),
+    PollersToServices: out(toAws(stage), 443),
   }
 }
+
+/** Those of a self-managed cluster stand where the mapping says: in the functions' subnets, with a group for them alone. */
+function ownPollers(stage: Stage, port: number): Resources {
+  const { vpc, brokersSecurityGroup: brokers } = stage.network
+  return {
+    [IDS.pollerSecurityGroup]: {
+      Type: 'AWS::EC2::SecurityGroup',
+      Properties: {
+        GroupDescription: `${serviceName(stage)}: ${POLLERS}`,
+        VpcId: vpc,
+        SecurityGroupEgress: [
+          { ...tcp(port), DestinationSecurityGroupId: brokers, Description: 'brokers' },
+          { ...tcp(443), ...toAws(stage), Description: 'AWS' },
+        ],
+      },
+    },
+    BrokersFromPollers: ingress(
+      brokers,
+      pollersSecurityGroup(stage),
+      port,
+      `${serviceName(stage)}: ${POLLERS}`,
+    ),
+  }
+}
+
+const pollersSecurityGroup = ({ cluster, network }: Stage): Value =>
+  cluster.arn === undefined ? attribute(IDS.pollerSecurityGroup, 'GroupId') : network.brokersSecurityGroup
 
 /** Only what is the account's, or of an account whose keys and secrets the stage names; functions need nothing of AWS's own. */
 function ownAlone(stage: Stage, ...more: readonly Statement[]): Values {
@@ -127,9 +169,8 @@ function directoryRight({ directory }: Stage): readonly Statement[] {
 
 function endpoints(stage: Stage, functions: Value): Resources {
   const { network, region } = stage
-  const hasMskUsers = stage.rotations.some(({ rotation }) => rotation.kind === 'scram' && rotation.msk)
   const made = ENDPOINT_SERVICES.filter(
-    (service) => !network.given.includes(service) && (service !== 'kafka' || hasMskUsers),
+    (service) => !network.given.includes(service) && (service !== 'kafka' || hasMskUsers(stage)),
   )
   const group = endpointGroup(stage)
   const isOurs = network.endpointsSecurityGroup === undefined
@@ -164,9 +205,9 @@ function endpoints(stage: Stage, functions: Value): Resources {
       },
     }),
     EndpointsFromFunctions: ingress(group, functions, 443, 'functions'),
-    // Another deployment at these brokers may have let their group in.
+    // Another deployment at these brokers of MSK's may have let their group in.
     ...((isOurs || network.pollerRules === 'create') && {
-      EndpointsFromPollers: ingress(group, network.brokersSecurityGroup, 443, POLLERS),
+      EndpointsFromPollers: ingress(group, pollersSecurityGroup(stage), 443, POLLERS),
     }),
     ...Object.fromEntries(
       made.map((service) => [

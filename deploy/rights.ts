@@ -135,9 +135,10 @@ function inVpc(stage: Stage, name: 'ingest' | 'rotate'): readonly Statement[] {
   return [allow(actions, '*'), denied]
 }
 
-/** What the event source mapping does as the function's role. */
+/** What the event source mapping does as the function's role. A cluster of one's own AWS knows nothing of. */
 function polling(stage: Stage, { poller }: ClusterNeeds): readonly Statement[] {
-  const { arn } = stage.cluster
+  const { arn, caSecret } = stage.cluster
+  if (arn === undefined) return caSecret === undefined ? [] : secretRights(stage, [caSecret])
   return [
     allow(['kafka:DescribeClusterV2', 'kafka:GetBootstrapBrokers'], arn),
     ...kafkaRights(stage, [...poller, ...MSK_POLLER_RIGHTS]),
@@ -146,7 +147,8 @@ function polling(stage: Stage, { poller }: ClusterNeeds): readonly Statement[] {
 
 /** On a cluster with IAM; elsewhere ACLs say it (`sealgate setup print`). */
 function kafkaRights({ cluster }: Stage, rights: readonly Right[]): readonly Statement[] {
-  return cluster.authentication === 'iam' ? iamPolicy(rights, cluster.arn).Statement : []
+  const { authentication, arn } = cluster
+  return authentication === 'iam' && arn !== undefined ? iamPolicy(rights, arn).Statement : []
 }
 
 function gating(stage: Stage, { gate }: ClusterNeeds): readonly Statement[] {

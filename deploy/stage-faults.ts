@@ -1,7 +1,7 @@
 /** What is wrong with a stage's parameters though each is well formed: places, and what does not go together. */
 import { MSK_SECRET_ARN } from '../lib/adapters/msk-users.ts'
 import type { ParameterReader } from './parameters.ts'
-import { CREATE, directoryBucket, givenArns, pollerGroup, PORTS, type Stage } from './stage.ts'
+import { CREATE, directoryBucket, givenArns, hasMskUsers, pollerGroup, PORTS, type Stage } from './stage.ts'
 import { idPart } from './template.ts'
 
 /** Their ARNs begin with another word than `arn:aws:`, which templates and policies have. */
@@ -13,6 +13,8 @@ const LOG_DAYS = [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731,
 const MAX_BUCKET_CHARACTERS = 63
 /** Of the group's id, by Lambda. */
 const MAX_GROUP_CHARACTERS = 200
+/** Of a self-managed cluster, by Lambda. */
+const MAX_BROKERS = 10
 
 /**
  * Adds what is wrong to the reader's faults.
@@ -42,24 +44,8 @@ function placeFaults(stage: Stage, read: ParameterReader): void {
 /** What is well formed and does not go together. */
 function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number): void {
   const { cluster, network, pollers, failureMode } = stage
-  // MSK takes users from secrets of such names; who rotates two of them logs in by a third, which points at one.
-  const pointers = stage.rotations.flatMap(({ rotation: one }) => (one.kind === 'scram' ? [one.pointer] : []))
-  const { authentication, secret = CREATE, rotateSecret = CREATE } = cluster
-  const logins = [
-    ['cluster.secret', secret],
-    ...(rotateSecret === secret ? [] : [['cluster.rotateSecret', rotateSecret]]),
-  ] as const
-  for (const [at, login] of logins)
-    if (
-      authentication === 'scram' &&
-      ![CREATE, '', ...pointers].includes(login) &&
-      !MSK_SECRET_ARN.test(login)
-    )
-      read.fault(
-        at,
-        'MSK takes no user from a secret of such a name, and no rotation points by it.',
-        'Name one that begins with AmazonMSK_, or the pointer of a scram rotation.',
-      )
+  if (cluster.arn === undefined) ownClusterFaults(stage, read)
+  else mskFaults(stage, cluster.arn, read)
   if (failureMode === 'partial' && pollers === undefined)
     read.fault(
       'failureMode',
@@ -68,14 +54,6 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     )
   if (pollers !== undefined && pollers.minimum > pollers.maximum)
     read.fault('pollers', 'There are fewer at most than at least.', 'Exchange them.')
-  const [, , , region, account] = cluster.arn.split(':')
-  if (region !== undefined && (region !== stage.region || account !== stage.account))
-    read.fault('cluster.arn', 'It is of another account or region.', 'Deploy where the cluster is.')
-  const port = PORTS[cluster.authentication]
-  if (!cluster.brokers.every((broker) => broker.endsWith(`:${port}`))) {
-    const what = `MSK's port for ${cluster.authentication} is ${port}.`
-    read.fault('cluster.brokers', what, 'Take the list from aws kafka get-bootstrap-brokers.')
-  }
   const byEndpoints = read.has('network.ways') && network.ways === 'endpoints'
   endpointFaults(stage, read)
   if (byEndpoints && network.routeTables.length === 0 && !network.given.includes('s3'))
@@ -131,6 +109,61 @@ function contradictions(stage: Stage, read: ParameterReader, takeOverMs: number)
     const fix = 'Add directory: { kind: directory } to it.'
     read.fault('rotation', 'Nobody would renew the key directory, and gates would stop.', fix)
   }
+}
+
+function mskFaults(stage: Stage, arn: string, read: ParameterReader): void {
+  const { authentication, brokers, secret = CREATE, rotateSecret = CREATE } = stage.cluster
+  // MSK takes users from secrets of such names; who rotates two of them logs in by a third, which points at one.
+  const pointers = stage.rotations.flatMap(({ rotation: one }) => (one.kind === 'scram' ? [one.pointer] : []))
+  const logins = [
+    ['cluster.secret', secret],
+    ...(rotateSecret === secret ? [] : [['cluster.rotateSecret', rotateSecret]]),
+  ] as const
+  for (const [at, login] of logins)
+    if (
+      authentication === 'scram' &&
+      ![CREATE, '', ...pointers].includes(login) &&
+      !MSK_SECRET_ARN.test(login)
+    )
+      read.fault(
+        at,
+        'MSK takes no user from a secret of such a name, and no rotation points by it.',
+        'Name one that begins with AmazonMSK_, or the pointer of a scram rotation.',
+      )
+  const [, , , region, account] = arn.split(':')
+  if (region !== undefined && (region !== stage.region || account !== stage.account))
+    read.fault('cluster.arn', 'It is of another account or region.', 'Deploy where the cluster is.')
+  const port = PORTS[authentication]
+  if (!brokers.every((broker) => broker.endsWith(`:${port}`))) {
+    const what = `MSK's port for ${authentication} is ${port}.`
+    read.fault('cluster.brokers', what, 'Take the list from aws kafka get-bootstrap-brokers.')
+  }
+}
+
+/** What is MSK's does not go with a cluster of one's own. */
+function ownClusterFaults(stage: Stage, read: ParameterReader): void {
+  const { brokers, secret, rotateSecret } = stage.cluster
+  const ports = [...new Set(brokers.map((broker) => Number(broker.split(':').at(-1))))]
+  if (ports.length > 1) {
+    const fix = 'List those of one listener: security groups let the gate through to its port alone.'
+    read.fault('cluster.brokers', `They have ${ports.length} ports.`, fix)
+  }
+  if (ports.some((port) => port < 1 || port > 65_535))
+    read.fault('cluster.brokers', 'There is no such port.', 'Set one from 1 to 65535.')
+  if (brokers.length > MAX_BROKERS) {
+    const fix = `List ${MAX_BROKERS}: Kafka tells of the others.`
+    read.fault('cluster.brokers', `Lambda takes ${MAX_BROKERS} of them.`, fix)
+  }
+  read.none('network.pollerRules', 'Here pollers have a group of their own, with its rules: leave it out.')
+  if (stage.network.given.includes('kafka') && !hasMskUsers(stage))
+    read.fault('network.given', "Nothing here asks MSK's API.", 'Take kafka out.')
+  for (const { rotation: one } of stage.rotations)
+    if (one.kind === 'scram' && one.msk !== undefined && [secret, rotateSecret].includes(one.pointer))
+      read.fault(
+        'rotation',
+        `${one.name}: it would have MSK take the passwords over, and these brokers would not know them.`,
+        'Leave its msk out.',
+      )
 }
 
 /** What is there already is not made again, which EC2 would refuse in the middle of a deployment. */

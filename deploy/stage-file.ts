@@ -48,12 +48,7 @@ export function readStage(text: string, path: string): Stage {
     ...['concurrency', 'keysUrl', 'network', 'tracing', 'logDays', 'alarms'],
   ])
   read.known('cluster', [
-    'arn',
-    'brokers',
-    'authentication',
-    'secret',
-    'rotateSecret',
-    'ca',
+    ...['kind', 'arn', 'brokers', 'authentication', 'secret', 'rotateSecret', 'ca', 'caSecret'],
     'transactionTimeoutMs',
   ])
   read.known('kek', ['id', 'key'])
@@ -65,7 +60,9 @@ export function readStage(text: string, path: string): Stage {
   read.known('tracing', ['layer'])
   read.known('alarms', ['topic', 'lagRecords', 'rejectedPerMinute', 'silenceMinutes'])
   const deployment = read.text('deployment', NAME, 'Set what begins transactional ids, e.g. shop.')
-  const authentication = read.choice('cluster.authentication', ['scram', 'iam', 'mtls'])
+  const isMsk = read.choice('cluster.kind', ['msk', 'self-managed'], 'msk') === 'msk'
+  const logins = isMsk ? (['scram', 'iam', 'mtls'] as const) : (['scram', 'mtls'] as const)
+  const authentication = read.choice('cluster.authentication', logins)
   const ca = read.optional('cluster.ca', /./, 'Name a PEM file.')
   const rotation = file(read.text('rotation', /./, 'Name a rotation policy (docs/rotation.md).'))
   const arn = (at: Path, pattern: RegExp, what: string): string =>
@@ -79,6 +76,15 @@ export function readStage(text: string, path: string): Stage {
         ? given(at, SECRET_ARN, 'a secret with user name and password')
         : arn(at, SECRET_ARN, 'a secret with certificate and private key')
   const secret = login('cluster.secret')
+  const authoritySecret = (): string | undefined =>
+    isMsk
+      ? read.none('cluster.caSecret', "Lambda trusts MSK's own authority: leave it out.")
+      : ca === undefined
+        ? read.none(
+            'cluster.caSecret',
+            'Name the same authority in cluster.ca, by which the functions trust it.',
+          )
+        : arn('cluster.caSecret', SECRET_ARN, 'a secret {"certificate": PEM} with that authority')
   const defaults = readKafkaSettings({ brokers: ['none.invalid:1'], deployment: 'none' })
   const stage: Stage = {
     name,
@@ -92,12 +98,15 @@ export function readStage(text: string, path: string): Stage {
     auditTopic: read.optional('auditTopic', TOPIC, 'Name a topic.') ?? `${deployment}.audit`,
     quarantineTopic: read.optional('quarantineTopic', TOPIC, 'Name a topic.') ?? `${deployment}.quarantine`,
     cluster: {
-      arn: arn('cluster.arn', MSK_CLUSTER_ARN, 'the MSK cluster'),
+      arn: isMsk
+        ? arn('cluster.arn', MSK_CLUSTER_ARN, 'the MSK cluster')
+        : read.none('cluster.arn', 'A cluster of your own has none: leave it out.'),
       brokers: read.list('cluster.brokers', /^[a-z0-9.-]{1,253}:[0-9]{1,5}$/i, 'List host:port.', 1),
       authentication,
       secret,
       rotateSecret: read.has('cluster.rotateSecret') ? login('cluster.rotateSecret') : secret,
       ca: ca === undefined ? undefined : file(ca),
+      caSecret: authoritySecret(),
       transactionTimeoutMs: read.integer(
         'cluster.transactionTimeoutMs',
         defaults.transactionTimeoutMs,

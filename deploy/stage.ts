@@ -28,7 +28,8 @@ export interface Stage {
   readonly auditTopic: string
   readonly quarantineTopic: string
   readonly cluster: {
-    readonly arn: string
+    /** Of MSK's; undefined: a cluster of one's own, self-managed. */
+    readonly arn: string | undefined
     readonly brokers: readonly string[]
     readonly authentication: Authentication
     /** Undefined for IAM. */
@@ -36,6 +37,8 @@ export interface Stage {
     /** As whom `rotate` logs in, whose rights are others. */
     readonly rotateSecret: Given | undefined
     readonly ca: string | undefined
+    /** With the same authority, for Lambda's pollers, which read no file. */
+    readonly caSecret: string | undefined
     readonly transactionTimeoutMs: number
   }
   /** Paths. */
@@ -78,7 +81,7 @@ export interface Stage {
     readonly endpointsSecurityGroup: string | undefined
     readonly routeTables: readonly string[]
     readonly s3PrefixList: string | undefined
-    /** Whether the stack lets Lambda's pollers, which have the brokers' security group, reach the brokers. */
+    /** Whether the stack lets MSK's pollers, which have the brokers' security group, reach the brokers. */
     readonly pollerRules: 'create' | 'given'
   }
   /** A layer with OpenTelemetry's provider (ADOT), by the ARN of a version; undefined: no traces. */
@@ -97,6 +100,16 @@ export interface Stage {
 /** MSK's ports within the VPC; all are TLS. */
 export const PORTS: Readonly<Record<Authentication, number>> = { mtls: 9094, scram: 9096, iam: 9098 }
 
+/** Of all brokers. */
+export const portOf = ({ cluster }: Stage): number =>
+  cluster.arn === undefined
+    ? Number(cluster.brokers[0]?.split(':').at(-1) ?? 0)
+    : PORTS[cluster.authentication]
+
+/** Whether MSK is asked, by its own API, to take users over. */
+export const hasMskUsers = ({ rotations }: Stage): boolean =>
+  rotations.some(({ rotation }) => rotation.kind === 'scram' && rotation.msk !== undefined)
+
 /** Of the bucket that a stack makes for the key directory; S3 takes no more than 63 characters. */
 export const directoryBucket = ({ name, account, region }: Stage): string =>
   `sealgate-${name}-directory-${account}-${region}`
@@ -113,6 +126,7 @@ export function givenArns(stage: Stage): readonly (readonly [Path, string])[] {
   const named: readonly (readonly [Path, string | undefined])[] = [
     ['cluster.secret', stage.cluster.secret],
     ['cluster.rotateSecret', stage.cluster.rotateSecret],
+    ['cluster.caSecret', stage.cluster.caSecret],
     ['directory', stage.directory],
     ['signingKey', stage.signingKey],
     ['rootKey', stage.rootKey],

@@ -36,8 +36,10 @@ function kafkaUsers(stage: Stage): Resources {
   ]
   const created = users.filter(([given]) => given === CREATE)
   if (created.length === 0) return {}
+  const secrets = Object.fromEntries(created.map(([, id, user]) => [id, kafkaSecret(stage, user)]))
+  if (arn === undefined) return secrets
   return {
-    ...Object.fromEntries(created.map(([, id, user]) => [id, kafkaSecret(stage, user)])),
+    ...secrets,
     // Without it the secrets, which stay, would log in nowhere.
     KafkaUser: {
       Type: 'AWS::MSK::BatchScramSecret',
@@ -157,7 +159,7 @@ const kafkaSecret = (stage: Stage, username: string): Resource => ({
   ...RETAINED,
   Properties: {
     // MSK takes no other names, and no secret under the account's own key.
-    Name: `AmazonMSK_${username}`,
+    Name: stage.cluster.arn === undefined ? `${username}/kafka` : `AmazonMSK_${username}`,
     KmsKeyId: arnOf(stage.secretsKey, IDS.secretsKey),
     GenerateSecretString: {
       SecretStringTemplate: JSON.stringify({ username }),

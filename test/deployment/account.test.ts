@@ -33,7 +33,7 @@ const withMskUsers = (): Stage => ({
         period: 1,
         pointer: `${secret}gate-Ab12Cd`,
         users: [`${secret}AmazonMSK_a-Ab12Cd`, `${secret}AmazonMSK_b-Ab12Cd`],
-        msk: stage.cluster.arn,
+        msk: stage.cluster.arn ?? '',
       },
     },
   ],
@@ -193,7 +193,7 @@ describe('a role', () => {
     const template = parseTemplate(samText(iam, needsOf(iam, bundle), ''))
     const identity = identityOf('RotateRole', ofType(template, 'AWS::IAM::Policy'))
     const may = (action: string, kind: string, name: string): boolean => {
-      const resource = `${iam.cluster.arn.replace(':cluster/', `:${kind}/`)}/${name}`
+      const resource = `${(iam.cluster.arn ?? '').replace(':cluster/', `:${kind}/`)}/${name}`
       const request = { principal: 'RotateRole', action: `kafka-cluster:${action}`, resource, context: {} }
       return mayByIdentity(request, identity)
     }
@@ -215,7 +215,7 @@ describe('a role', () => {
     const identity = identityOf('RotateRole', ofType(templateOf(withMskUsers()), 'AWS::IAM::Policy'))
     const may = (action: string, resource: string, context: Record<string, string[]> = {}): boolean =>
       mayByIdentity({ principal: 'RotateRole', action, resource, context }, identity)
-    expect(may('kafka:BatchAssociateScramSecret', stage.cluster.arn)).toBe(true)
+    expect(may('kafka:BatchAssociateScramSecret', stage.cluster.arn ?? '')).toBe(true)
     expect(may('kms:DescribeKey', 'SecretsKey.Arn')).toBe(true)
     expect(may('kms:CreateGrant', 'SecretsKey.Arn', { 'kms:GrantIsForAWSResource': ['true'] })).toBe(true)
     expect(may('kms:CreateGrant', 'SecretsKey.Arn')).toBe(false)

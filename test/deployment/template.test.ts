@@ -13,7 +13,7 @@ import { identityOf, mayByIdentity } from './policy.ts'
 
 const text = readFileSync(join(STAGES, '../../template.yaml'), 'utf8')
 const template = parseTemplate(text)
-const stages = ['example', 'example-iam', 'example-mtls'] as const
+const stages = ['example', 'example-iam', 'example-mtls', 'example-self-managed'] as const
 
 /** Checking its contracts takes a while: each stage's template is made once. */
 const made = new Map<string, Promise<unknown>>()

@@ -11,6 +11,8 @@ import { differences } from '../deployment/agreement.ts'
 import { ofType } from '../deployment/compiled.ts'
 import { type DeploymentTools, deploymentTools, TOOLS_MS } from './deployment-tools.ts'
 
+const EXAMPLES = ['example', 'example-iam', 'example-mtls', 'example-self-managed']
+
 let tools: DeploymentTools
 let root: string
 let bundles: Bundles
@@ -23,7 +25,7 @@ afterAll(async () => {
   await rm(root, { recursive: true })
 })
 
-describe.each(['example', 'example-iam', 'example-mtls'])('the deployment %s', (name) => {
+describe.each(EXAMPLES)('the deployment %s', (name) => {
   let compiled: string
   let folder: string
   let osls: unknown
