@@ -156,6 +156,15 @@ describe('the stack of a self-managed cluster', () => {
     }
   })
 
+  it('makes its mappings after the rules and endpoints that its pollers come by', () => {
+    const { Resources } = nodeOf(templateOf(stage))
+    expect(listOf(nodeOf(nodeOf(Resources)['IngressOrdersMapping'])['DependsOn'])).toEqual([
+      ...['IngestRights', 'BrokersFromFunctions', 'BrokersFromPollers'],
+      ...['EndpointsFromFunctions', 'EndpointsFromPollers', 'KmsEndpoint', 'LambdaEndpoint'],
+      ...['SecretsmanagerEndpoint', 'StsEndpoint', 'S3Endpoint'],
+    ])
+  })
+
   it('logs in by certificate, with provisioned pollers and partial answers, and without an authority of its own', () => {
     const cluster = {
       ...stage.cluster,
@@ -298,5 +307,24 @@ describe('the stack of a self-managed cluster', () => {
         },
       }),
     ).toEqual([expect.stringContaining('in no order')])
+  })
+
+  it('is found at fault in SAM’s short form too', () => {
+    const Variables = { SEALGATE_CHANNELS: 'a=b' }
+    const told = (properties: object): string[] => {
+      const Events = {
+        Orders: {
+          Type: 'SelfManagedKafka',
+          Properties: { KafkaBootstrapServers: ['k:9094'], ...properties },
+        },
+      }
+      const Properties = { Runtime: 'nodejs24.x', Timeout: 60, Environment: { Variables }, Events }
+      const Resources = { Gate: { Type: 'AWS::Serverless::Function', Properties } }
+      return templateFaults({ Resources }, 't').map(({ what }) => what)
+    }
+    const login = { SourceAccessConfigurations: [{ Type: 'CLIENT_CERTIFICATE_TLS_AUTH', URI: 'arn' }] }
+    expect(told(login)).toEqual([])
+    expect(told({})).toEqual([expect.stringContaining('log in as nobody')])
+    expect(told({ ...login, ConsumptionMode: 'Queue' })).toEqual([expect.stringContaining('in no order')])
   })
 })
