@@ -75,6 +75,13 @@ export class AuditReader {
     await this.read(source, partition, () => isEnough() || (this.#next.get(partition) ?? 0n) >= end)
   }
 
+  /** Reads on in every partition, as far as it is written now. */
+  async readAll(source: TopicPartition): Promise<void> {
+    const partitions = await this.#reader.partitions(this.#topic)
+    for (let partition = 0; partition < partitions; partition++)
+      await this.readTo(source, partition, await this.#reader.writtenEnd({ topic: this.#topic, partition }))
+  }
+
   async #readPage(partition: number): Promise<boolean> {
     const place = { topic: this.#topic, partition }
     const from = this.#next.get(partition) ?? 0n

@@ -3,11 +3,10 @@
  * on, with no memory of replays, but goes on in the chains that stand, since one audit tells of all epochs.
  */
 import { controlTopicOf } from '../audit/entry.ts'
-import { AuditFollower } from '../audit/follower.ts'
 import { auditPartitionOf, FIRST_HEAD, type Segment, segmentKey } from '../audit/segment.ts'
 import { ConfigError } from '../errors.ts'
-import type { SourceRecord, TopicPartition } from '../ports.ts'
-import { AuditReader, auditTrustOf } from './audit-reader.ts'
+import type { TopicPartition } from '../ports.ts'
+import { openChainEnds } from './chain-ends.ts'
 import { encodeState, NO_CONTROL } from './position.ts'
 import { ReplayState } from './replay.ts'
 import type { RestoreParts } from './restore.ts'
@@ -26,42 +25,23 @@ export async function beginEpoch(
   onProgress: (records: number) => void,
 ): Promise<void> {
   const { clock, settings, sink } = ingest
-  const { auditTopic, quarantineTopic } = settings.outlet
+  const { quarantineTopic } = settings.outlet
   const chain = segmentKey(source)
   const control = segmentKey({ topic: controlTopicOf(source.topic), partition: source.partition })
-  const follower = new AuditFollower(await auditTrustOf(ingest, clock.now() + CALL_MS), {
-    closed: () => undefined,
-    broken: () => undefined,
-  })
-  follower.follow(chain)
-  follower.follow(control)
-  let home: number | undefined
-  const take = (page: readonly SourceRecord[]): Promise<void> => {
-    for (const record of page) {
-      const before = follower.last(chain)
-      follower.add(record)
-      if (follower.last(chain) !== before) home = record.partition
-    }
-    return Promise.resolve()
-  }
-  const audit = new AuditReader(ingest, reader, take, onProgress)
-  const readAll = async (): Promise<void> => {
-    const partitions = await reader.partitions(auditTopic)
-    for (let partition = 0; partition < partitions; partition++)
-      await audit.readTo(source, partition, await reader.writtenEnd({ topic: auditTopic, partition }))
-  }
+  const ends = await openChainEnds([chain, control], { ingest, reader }, onProgress, clock.now() + CALL_MS)
   refuseExisting(source, (await positions.show(source, clock.now() + CALL_MS)) !== undefined)
   // What takes long before the partition is taken over; behind the fence only what has come since.
-  await readAll()
+  await ends.read(source)
   const session = await positions.repair(source, clock.now() + CALL_MS)
   try {
     refuseExisting(source, session.found !== undefined)
-    await readAll()
-    const last = follower.last(chain)
+    await ends.read(source)
+    const last = ends.last(chain)
     if (last !== undefined) refuseKnown(source, last, settings.epoch)
     const deadline = clock.now() + CALL_MS
     const quarantines = await sink.partitionsOf(quarantineTopic, deadline)
-    const told = follower.last(control)
+    const told = ends.last(control)
+    const home = ends.homeOf(chain)
     const state = encodeState({
       head: headOf(last),
       homes:

@@ -8,12 +8,11 @@ import {
   firstControlPosition,
   parseControlState,
 } from '../audit/control-chain.ts'
-import { AuditFollower } from '../audit/follower.ts'
 import { ConfigError, Outage } from '../errors.ts'
 import { encodeMemory } from '../keys/directory-memory.ts'
 import { currentSigner } from '../keys/signer.ts'
-import type { Position, RepairSession, SourceRecord } from '../ports.ts'
-import { AuditReader, auditTrustOf } from './audit-reader.ts'
+import type { Position, RepairSession } from '../ports.ts'
+import { openChainEnds } from './chain-ends.ts'
 import type { Restored, RestoreParts } from './restore.ts'
 import type { IngestParts } from './slice.ts'
 
@@ -43,35 +42,17 @@ export async function restoreControlPosition(
   const parts = controlPartsOf(ingest)
   const { clock, auditTopic, epoch } = parts
   const place = controlPlaceOf(auditTopic)
-  const follower = new AuditFollower(await auditTrustOf(ingest, clock.now() + CALL_MS), {
-    closed: () => undefined,
-    broken: () => undefined,
-  })
-  follower.follow(CONTROL_NAME)
-  let home: number | undefined
-  const take = (page: readonly SourceRecord[]): Promise<void> => {
-    for (const record of page) {
-      const before = follower.last(CONTROL_NAME)
-      follower.add(record)
-      if (follower.last(CONTROL_NAME) !== before) home = record.partition
-    }
-    return Promise.resolve()
-  }
-  const audit = new AuditReader(ingest, reader, take, onProgress)
-  const readAll = async (): Promise<void> => {
-    const partitions = await reader.partitions(auditTopic)
-    for (let partition = 0; partition < partitions; partition++)
-      await audit.readTo(place, partition, await reader.writtenEnd({ topic: auditTopic, partition }))
-  }
+  const ends = await openChainEnds([CONTROL_NAME], { ingest, reader }, onProgress, clock.now() + CALL_MS)
   const seen = await positions.show(place, clock.now() + CALL_MS).catch(damaged)
   if (isGood(seen)) return { next: seen.next, lost: 0n, isNew: false }
   // What takes long before it is taken over; behind the fence only what has come since.
-  await readAll()
+  await ends.read(place)
   const session = await positions.repair(place, clock.now() + CALL_MS)
   try {
     if (isGood(session.found)) return { next: session.found.next, lost: 0n, isNew: false }
-    await readAll()
-    const last = follower.last(CONTROL_NAME)
+    await ends.read(place)
+    const last = ends.last(CONTROL_NAME)
+    const home = ends.homeOf(CONTROL_NAME)
     if (last === undefined && orFirst) {
       await session.commit([], firstControlPosition(), clock.now() + CALL_MS)
       return { next: 0n, lost: 0n, isNew: true }

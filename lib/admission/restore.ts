@@ -173,13 +173,7 @@ class Restoring {
 
   /** All of the audit, as far as it is written now, and what is needed of the source. */
   async read(): Promise<void> {
-    const { reader, ingest } = this.#parts
-    const topic = ingest.settings.outlet.auditTopic
-    const partitions = await reader.partitions(topic)
-    for (let partition = 0; partition < partitions; partition++) {
-      const end = await reader.writtenEnd({ topic, partition })
-      await this.#audit.readTo(this.#source, partition, end)
-    }
+    await this.#audit.readAll(this.#source)
   }
 
   /** What the first undecided record will be judged by, milliseconds since 1970: its broker's time may be long ago. */
