@@ -1,8 +1,7 @@
 /** `GET /metrics` on 127.0.0.1, for Prometheus on the same machine. It tells no secret, and takes no input but a path. */
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import type { PrometheusMetrics } from '../lib/adapters/prometheus.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { listenAt } from '../lib/local/listening.ts'
 
 export interface MetricsEndpoint {
   readonly url: string
@@ -31,28 +30,8 @@ export async function startMetricsEndpoint(
     )
   })
   server.maxConnections = MAX_CONNECTIONS
-  await new Promise<void>((resolve, reject) => {
-    // Also after it listens, when a connection may fail: that client tries again.
-    server.on('error', (error) => {
-      reject(taken(port, error))
-    })
-    server.listen(port, HOST, resolve)
-  })
-  const { port: taking } = server.address() as AddressInfo
-  return {
-    url: `http://${HOST}:${taking}/metrics`,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => {
-          resolve()
-        })
-        server.closeAllConnections()
-      }),
-  }
-}
-
-function taken(port: number, error: Error): ConfigError {
-  const code = 'code' in error ? String(error.code) : 'unknown'
-  const what = `${HOST}:${port} cannot be listened at (${code}).`
-  return new ConfigError([{ where: '--metrics-port', what, fix: 'Name another port, or 0 for any.' }])
+  const subject = `${HOST}:${port}`
+  const fix = 'Name another port, or 0 for any.'
+  const listening = await listenAt(server, HOST, port, { where: '--metrics-port', subject, fix })
+  return { url: `http://${HOST}:${listening.port}/metrics`, close: () => listening.end() }
 }

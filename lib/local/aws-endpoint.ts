@@ -3,7 +3,7 @@
  * asks is not looked at, and there is no TLS: for this machine, or a network of containers.
  */
 import { createServer, type IncomingMessage } from 'node:http'
-import { ConfigError } from '../errors.ts'
+import { listenAt } from './listening.ts'
 
 /** With any status but 200 the body is an error: `{ __type, message }`. */
 export type AwsAnswer = readonly [status: number, body: object]
@@ -38,22 +38,10 @@ export async function serveAws(
       () => response.destroy(),
     )
   })
-  await new Promise<void>((resolve, reject) => {
-    // Also after it listens, when a connection may fail: that client tries again.
-    server.on('error', (error) => {
-      reject(taken(`${host}:${port}`, error))
-    })
-    server.listen(port, host, resolve)
-  })
-  const address = server.address()
-  const listening = address !== null && typeof address === 'object' ? address.port : port
-  return {
-    url: `http://${host}:${listening}`,
-    end: async () => {
-      server.closeAllConnections()
-      await new Promise((resolve) => server.close(resolve))
-    },
-  }
+  const where = `${host}:${port}`
+  const fix = 'Name another address of this machine.'
+  const listening = await listenAt(server, host, port, { where, subject: 'It', fix })
+  return { url: `http://${host}:${listening.port}`, end: () => listening.end() }
 }
 
 async function answerTo(request: IncomingMessage, answers: AwsAnswers): Promise<AwsAnswer> {
@@ -77,10 +65,4 @@ async function answerTo(request: IncomingMessage, answers: AwsAnswers): Promise<
 function objectOf(value: unknown): Readonly<Record<string, unknown>> {
   if (typeof value !== 'object' || value === null) throw new TypeError('no object')
   return Object.fromEntries(Object.entries(value))
-}
-
-function taken(where: string, error: Error): ConfigError {
-  const code = 'code' in error ? String(error.code) : 'unknown'
-  const what = `It cannot be listened at (${code}).`
-  return new ConfigError([{ where, what, fix: 'Name another address of this machine.' }])
 }
