@@ -20,18 +20,15 @@ import {
   passwordVerdicts,
 } from '../lib/doctor/access-verdicts.ts'
 import {
-  addressVerdicts,
   brokerVerdicts,
-  diskVerdicts,
   type FoundPosition,
-  type MskFacts,
-  mskVerdicts,
   positionVerdicts,
   rightsVerdicts,
   type SeenTopic,
   topicVerdicts,
   versionVerdicts,
 } from '../lib/doctor/cluster-verdicts.ts'
+import { addressVerdicts, diskVerdicts, type MskFacts, mskVerdicts } from '../lib/doctor/place-verdicts.ts'
 import { type Check, ok, skip, type Verdict } from '../lib/doctor/finding.ts'
 import { Outage } from '../lib/errors.ts'
 import { disksSeen, mskOf } from './doctor-places.ts'

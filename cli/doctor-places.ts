@@ -1,7 +1,7 @@
 /** What `sealgate doctor` looks at without settings of a gate: disks, what MSK tells of a cluster, a template. */
 import { isOnEncryptedDisk } from '../lib/adapters/block-device.ts'
 import { describeMsk } from '../lib/adapters/msk-cluster.ts'
-import { diskVerdicts, type MskFacts, mskVerdicts } from '../lib/doctor/cluster-verdicts.ts'
+import { diskVerdicts, type MskFacts, mskVerdicts } from '../lib/doctor/place-verdicts.ts'
 import { type Check, orElse } from '../lib/doctor/finding.ts'
 import { templateVerdicts } from './doctor-template.ts'
 import { once, type Patient } from './patient.ts'

@@ -1,5 +1,5 @@
 /** What MSK tells of a cluster that no broker does. */
-import type { MskFacts } from '../doctor/cluster-verdicts.ts'
+import type { MskFacts } from '../doctor/place-verdicts.ts'
 import { Outage } from '../errors.ts'
 import { oneLine } from './kafka-outage.ts'
 

@@ -13,18 +13,15 @@ import {
   tlsVerdicts,
 } from '../../lib/doctor/access-verdicts.ts'
 import {
-  addressVerdicts,
   brokerVerdicts,
-  diskVerdicts,
   type FoundPosition,
-  type MskFacts,
-  mskVerdicts,
   positionVerdicts,
   rightsVerdicts,
   type SeenTopic,
   topicVerdicts,
   versionVerdicts,
 } from '../../lib/doctor/cluster-verdicts.ts'
+import { addressVerdicts, diskVerdicts, type MskFacts, mskVerdicts } from '../../lib/doctor/place-verdicts.ts'
 import { clusterNeeds, gateRights, named as byName, type NeededTopic } from '../../lib/cluster-needs.ts'
 import { type Check, runChecks, type Verdict } from '../../lib/doctor/finding.ts'
 import { ConfigError, Outage } from '../../lib/errors.ts'
