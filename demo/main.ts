@@ -9,7 +9,7 @@ import { processTerminal, type Terminal } from '../cli/terminal.ts'
 import { readContracts } from '../lib/adapters/contract-files.ts'
 import { buildBundle } from '../lib/contract/bundle.ts'
 import { checkContracts } from '../lib/contract/load.ts'
-import { ConfigError, type Fault } from '../lib/errors.ts'
+import { codeOf, ConfigError, type Fault } from '../lib/errors.ts'
 import { DEMO_EVENTS, demoOffers, inputOffers, openInput } from './offers.ts'
 import { count, Progress } from './progress.ts'
 import { type Plan, runLocally } from './run.ts'
@@ -182,7 +182,7 @@ function refuseFull(folder: string | undefined): void {
   try {
     if (readdirSync(folder).length === 0) return
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+    const code = codeOf(error)
     if (code === 'ENOENT') return
     what = `It is no folder that can be used (${code}).`
   }

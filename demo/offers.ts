@@ -5,7 +5,7 @@ import { createPublishers } from '../cli/publishers.ts'
 import type { EventInput } from '../lib/client/event.ts'
 import type { Contract, Contracts } from '../lib/contract/contract.ts'
 import { isArray, isObject, readJson } from '../lib/contract/json.ts'
-import { ConfigError, type Fault } from '../lib/errors.ts'
+import { codeOf, ConfigError, type Fault } from '../lib/errors.ts'
 import { shopEvents } from './shop.ts'
 
 /** An event, its producer, and where it goes. */
@@ -86,7 +86,7 @@ export async function openInput(path: string): Promise<AsyncIterable<Uint8Array>
     if (!(await file.stat()).isDirectory()) return file.createReadStream()
     await file.close()
   } catch (error) {
-    what = `It cannot be read (${error instanceof Error && 'code' in error ? String(error.code) : 'unknown'}).`
+    what = `It cannot be read (${codeOf(error)}).`
   }
   throw new ConfigError([{ where: path, what, fix: 'Name a file of events, a JSON object a line, or -.' }])
 }
