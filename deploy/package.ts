@@ -261,10 +261,14 @@ async function writeTemplates(
 
 /** To be put into policies by hand: what only the deployed stack knows is named as its outputs are, `${IngestRoleArn}`. */
 export const keyPoliciesText = (stage: Stage): string =>
-  `${JSON.stringify(givenKeyPolicies(stage), null, 2)}\n`.replaceAll(
-    /\{\s*"Fn::GetAtt":\s*\[\s*"(\w+)",\s*"Arn"\s*\]\s*\}/g,
-    '"${$1Arn}"',
-  )
+  `${JSON.stringify(givenKeyPolicies(stage), (_, value: Value) => outputOf(value) ?? value, 2)}\n`
+
+/** The name of the output that tells it; undefined where the value is known already. */
+function outputOf(value: Value): string | undefined {
+  if (typeof value !== 'object' || !('Fn::GetAtt' in value)) return undefined
+  const [id, name] = [value['Fn::GetAtt']].flat()
+  return typeof id === 'string' && name === 'Arn' ? `\${${id}Arn}` : undefined
+}
 
 /** The same files give the same bytes, on every day and in every time zone. */
 async function zip(folder: string, file: string): Promise<void> {
