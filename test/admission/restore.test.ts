@@ -21,6 +21,18 @@ const dataOf = (id: number, total: unknown) => ({ orderId: `A-${id}`, total, cus
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index)
 const both = [0, 1].map((partition) => ({ topic: 'orders', partition }))
 
+/** Six that were let in, and behind them their copies, which wait to be decided. Gives the six. */
+async function sixWithCopies(): Promise<readonly SourceRecord[]> {
+  shop = await openShop()
+  const first = await send(
+    shop,
+    upTo(6).map((id) => order(id)),
+  )
+  await handle(shop)
+  await shop.log.append(first)
+  return first
+}
+
 const positions = () => createLocalPositions(shop.log, { deployment: 'local' })
 const nexts = async (sources: readonly TopicPartition[] = both): Promise<(bigint | undefined)[]> =>
   Promise.all(sources.map(async (source) => (await positions().show(source, Date.now() + 5000))?.next))
@@ -178,13 +190,7 @@ describe('a position that is restored', () => {
   })
 
   it('lets no copy in that has waited to be decided, however long that was', async () => {
-    shop = await openShop()
-    const first = await send(
-      shop,
-      upTo(6).map((id) => order(id)),
-    )
-    await handle(shop)
-    await shop.log.append(first)
+    await sixWithCopies()
     await send(shop, [order(50)])
     await damage()
     expect((await restore({ change: later })).map(({ isNew }) => isNew)).toEqual([true, true])
@@ -194,13 +200,7 @@ describe('a position that is restored', () => {
   })
 
   it('lets no copy in of what is missing, though both have waited until that had expired', async () => {
-    shop = await openShop()
-    const first = await send(
-      shop,
-      upTo(6).map((id) => order(id)),
-    )
-    await handle(shop)
-    await shop.log.append(first)
+    const first = await sixWithCopies()
     const gone = new Set(first.map(({ partition, offset }) => `${partition}/${offset}`))
     const seen = (record: SourceRecord): boolean =>
       isAudit(record) || !gone.has(`${record.partition}/${record.offset}`)

@@ -5,13 +5,12 @@ import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { readParts, samText, STAGES } from '../../deploy/package.ts'
 import { needsOf } from '../../deploy/rights.ts'
-import { readStage } from '../../deploy/stage-file.ts'
 import type { Stage } from '../../deploy/stage.ts'
 import { networkVerdicts } from '../../lib/doctor/template-network.ts'
-import { ConfigError } from '../../lib/errors.ts'
 import { templateFaults } from '../../lib/template-faults.ts'
 import { listOf, nodeOf, ofType, parseTemplate, resourcesIn, type Node } from './compiled.ts'
 import { identityOf, mayByIdentity } from './policy.ts'
+import { type Edit, editedText, placesAt } from './stage-text.ts'
 
 const path = join(STAGES, 'example-self-managed.yml')
 const text = readFileSync(path, 'utf8')
@@ -29,29 +28,14 @@ const withNetwork = (network: Partial<Stage['network']>): Stage => ({
   network: { ...stage.network, ...network },
 })
 
-const edited = (...edits: readonly (readonly [string | RegExp, string])[]): string =>
-  edits.reduce((before, [from, to]) => {
-    const after = before.replace(from, to)
-    if (after === before) throw new Error(`${String(from)} is not there`)
-    return after
-  }, text)
-const placesOf = (of: string): string[] => {
-  try {
-    readStage(of, path)
-  } catch (error) {
-    if (error instanceof ConfigError) return error.faults.map(({ where }) => where.replace(`${path}: `, ''))
-    throw error
-  }
-  return []
-}
+const edited = (...edits: readonly Edit[]): string => editedText(text, edits)
+const placesOf = (of: string): string[] => placesAt(path, of)
 
 describe('a stage of a self-managed cluster', () => {
   it('is read, without an ARN', () => {
     expect(placesOf(text)).toEqual([])
     expect(stage.cluster).toMatchObject({ arn: undefined, authentication: 'scram', secret: 'create' })
-    const mine: readonly (readonly [string | RegExp, string])[] = [
-      ['secret: create', `secret: ${SECRET}sealgate/kafka-user-Ab12Cd`],
-    ]
+    const mine: readonly Edit[] = [['secret: create', `secret: ${SECRET}sealgate/kafka-user-Ab12Cd`]]
     expect(placesOf(edited(...mine))).toEqual([])
     expect(placesOf(edited(...mine, ['authentication: scram', 'authentication: mtls']))).toEqual([])
     expect(placesOf(edited([/ {2}ca: .*\n {2}caSecret: .*\n/, '']))).toEqual([])
@@ -73,7 +57,7 @@ describe('a stage of a self-managed cluster', () => {
     ])
   })
 
-  it.each<[string, string, readonly (readonly [string | RegExp, string])[]]>([
+  it.each<[string, string, readonly Edit[]]>([
     ['cluster.kind', 'a kind that there is not', [['kind: self-managed', `kind: own\n  arn: ${MSK}`]]],
     ['cluster.brokers', 'brokers of several listeners', [['kafka-2.shop.internal:9094', 'kafka-2:9092']]],
     ['cluster.brokers', 'a port that there is not', [[/:9094/g, ':70000']]],

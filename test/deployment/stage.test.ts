@@ -6,29 +6,17 @@ import { describe, expect, it } from 'vitest'
 import { STAGES } from '../../deploy/package.ts'
 import { readStage } from '../../deploy/stage-file.ts'
 import type { Stage } from '../../deploy/stage.ts'
-import { ConfigError, type Fault } from '../../lib/errors.ts'
+import type { Fault } from '../../lib/errors.ts'
+import { type Edit, editedText, faultsAt, placesAt } from './stage-text.ts'
 
 const path = join(STAGES, 'example.yml')
 const text = readFileSync(path, 'utf8')
 const iam = readFileSync(join(STAGES, 'example-iam.yml'), 'utf8')
 
-const faultsOf = (of: string, file = path): readonly Fault[] => {
-  try {
-    readStage(of, file)
-  } catch (error) {
-    if (error instanceof ConfigError) return error.faults
-    throw error
-  }
-  return []
-}
-const placesOf = (of: string): string[] => faultsOf(of).map(({ where }) => where.replace(`${path}: `, ''))
+const faultsOf = (of: string, file = path): readonly Fault[] => faultsAt(file, of)
+const placesOf = (of: string): string[] => placesAt(path, of)
 /** The example with some of its text replaced. */
-const edited = (...edits: readonly (readonly [string | RegExp, string])[]): string =>
-  edits.reduce((before, [from, to]) => {
-    const after = before.replace(from, to)
-    if (after === before) throw new Error(`${String(from)} is not there`)
-    return after
-  }, text)
+const edited = (...edits: readonly Edit[]): string => editedText(text, edits)
 
 describe('a stage', () => {
   it('is read', () => {
@@ -89,7 +77,7 @@ describe('a stage', () => {
     expect(faults.every(({ fix }) => fix !== '')).toBe(true)
   })
 
-  it.each<[string, string, readonly (readonly [string | RegExp, string])[]]>([
+  it.each<[string, string, readonly Edit[]]>([
     [
       'failureMode',
       'partial answers without provisioned pollers',
