@@ -284,24 +284,27 @@ class Run {
     const position = await positions.show(source, ingest.clock.now() + CALL_MS)
     if (position === undefined) throw positionMissing(source)
     const { head, control, homes } = parseState(position.state, ingest.settings.limits, Infinity)
-    const isAborted = (): boolean => this.#signal.aborted
-    const isEnough = (): boolean => isAborted() || evidence.reaches(source, head, control)
     if (homes === undefined) return true
-    await audit.read(source, homes.audit, isEnough)
-    await this.#readToEnd(source, homes.audit, audit, isAborted)
+    const reaches = (): boolean => evidence.reaches(source, head, control)
+    await this.#readEvidence(source, homes.audit, audit, reaches, () => this.#signal.aborted)
     return true
   }
 
-  /** A first position that was made anew has a head of its own: what was let in under it may stand behind every other. */
-  async #readToEnd(
+  /**
+   * Reads to where a position says that the audit reaches, and on to its end: a first position that was made anew has a head
+   * of its own, and what was let in under it may stand behind every other.
+   */
+  async #readEvidence(
     source: TopicPartition,
     partition: number,
     audit: AuditReader,
-    isEnough?: () => boolean,
+    reaches: () => boolean,
+    isAborted: () => boolean = () => false,
   ): Promise<void> {
     const { reader, ingest } = this.#parts
+    await audit.read(source, partition, () => isAborted() || reaches())
     const end = await reader.writtenEnd({ topic: ingest.settings.outlet.auditTopic, partition })
-    await audit.readTo(source, partition, end, isEnough)
+    await audit.readTo(source, partition, end, isAborted)
   }
 
   async #isOurs({ topic, partition }: TopicPartition): Promise<boolean> {
@@ -352,8 +355,8 @@ class Run {
         const deadline = ingest.clock.now() + CALL_MS
         const lane = await this.#lanes.open(source, BEYOND, deadline)
         const { auditPartition } = lane.outlet
-        await audit.read(source, auditPartition, () => evidence.reaches(source, lane.head, lane.control))
-        await this.#readToEnd(source, auditPartition, audit)
+        const reaches = (): boolean => evidence.reaches(source, lane.head, lane.control)
+        await this.#readEvidence(source, auditPartition, audit, reaches)
         const left = batch
           .filter(({ quarantine }) => !told.has(quarantine.offset))
           .map((found) => ({ found, event: this.#claimOf(found) }))
