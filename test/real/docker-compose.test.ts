@@ -15,6 +15,7 @@ import { readKafkaSettings } from '../../lib/adapters/kafka-settings.ts'
 import { createKafkaSource } from '../../lib/adapters/kafka-source.ts'
 import { parseVectorFile } from '../../lib/admission/vector-file.ts'
 import { parseEntry, recordKey } from '../../lib/audit/entry.ts'
+import type { SourceRecord } from '../../lib/ports.ts'
 import {
   bundleLocalWorld,
   COMPOSE_PASSWORD,
@@ -152,7 +153,18 @@ describe('the world of events/', () => {
     const source = createKafkaSource(readKafkaSettings({ ...raw, deployment: 'reader' }))
     try {
       const limits = { maxBytes: 10_000_000, maxRecords: 10_000 }
-      return (await source.fetch({ topic, partition: 0 }, 0n, limits)).records
+      const place = { topic, partition: 0 }
+      // A commit has its answer before readers see it: what is written already is waited for.
+      const end = await source.writtenEnd(place)
+      const until = Date.now() + 20_000
+      const records: SourceRecord[] = []
+      for (let from = 0n; from < end;) {
+        const page = await source.fetch(place, from, limits)
+        records.push(...page.records)
+        from = page.next
+        expect(Date.now(), `${topic} was not read to its end`).toBeLessThan(until)
+      }
+      return records
     } finally {
       await source.close()
     }
