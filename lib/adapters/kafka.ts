@@ -72,6 +72,8 @@ export function createKafkaSink(settings: KafkaSinkSettings, clock: Clock): Kafk
       const { holder, stored } = await Holder.takeOver(clients, place, deadline)
       try {
         if (stored === undefined) throw positionMissing(source)
+        // What was found beside a holder may be older than a commit whose transaction had not ended.
+        if (stored.isYoung(secondsOf(clock))) return false
         const { offsets } = stored.follow(place.group, source, stored.position, secondsOf(clock))
         await holder.commit([], offsets, deadline)
         return true
