@@ -22,7 +22,7 @@ export interface Io {
   write(text: string): void
   /** All else, to standard error. A line end is added. */
   warn(text: string): void
-  /** Colours on standard output and standard error: never where NO_COLOR is set or it is no terminal. */
+  /** Colours on standard output and standard error: never where NO_COLOR is set, TERM is dumb, or it is no terminal. */
   readonly colours: { readonly out: boolean; readonly err: boolean }
   /** How the process is to end once nothing keeps it running. */
   exit(status: ExitStatus): void
@@ -30,7 +30,7 @@ export interface Io {
 
 /** The process's own streams. */
 export function processIo(env: Readonly<Record<string, string | undefined>>): Io {
-  const isPlain = (env['NO_COLOR'] ?? '') !== ''
+  const isPlain = (env['NO_COLOR'] ?? '') !== '' || env['TERM'] === 'dumb'
   return {
     write: (text) => void process.stdout.write(`${text}\n`),
     warn: (text) => void process.stderr.write(`${text}\n`),

@@ -19,6 +19,7 @@ import { readBrokers } from '../lib/kafka-environment.ts'
 import {
   type ClusterSettings,
   type ControlSettings,
+  GATE_NAMES,
   privateKeyOf,
   readControl,
   readKafkaEnvironment,
@@ -80,6 +81,8 @@ const OWN = [
   ...['SEALGATE_KEY_SERVICE', 'SEALGATE_SIGNING_KEYS', 'SEALGATE_SIGNING_KIDS', 'SEALGATE_KEK_IDS'],
   ...['SEALGATE_ROOT_KEY', 'SEALGATE_LIFECYCLE_AUDIT'],
 ]
+/** One file serves all commands, and one environment may be that of the function that rotates too. */
+const KNOWN = [...GATE_NAMES, ...OWN, 'SEALGATE_ROTATION']
 
 /** An environment as the function would have it. */
 export function functionEnvironment(environment: Environment): Environment {
@@ -273,6 +276,7 @@ class Reading {
   /** With `needsRootKey`, what signs must be set. */
   keys(needsRootKey: boolean): KeySettings {
     this.#reader.refuseUnverified()
+    this.#reader.refuseUnknown(KNOWN)
     const name = 'SEALGATE_ROOT_KEY'
     const fix = 'Name the ARN of a KMS key, or file:PATH of a private JWK.'
     const text = needsRootKey ? this.#reader.text(name, fix) : ''

@@ -63,12 +63,14 @@ export function processTerminal(): Terminal {
             }
             for (const event of ['drain', 'close', 'error']) stdout.on(event, done)
           }),
-    ...(stderr.isTTY && {
-      progress: (text: string) => {
-        stderr.write(`\r\u001b[K${text}`)
-        shown = true
-      },
-    }),
+    // One that is dumb would show the sequence that clears a line.
+    ...(stderr.isTTY &&
+      env['TERM'] !== 'dumb' && {
+        progress: (text: string) => {
+          stderr.write(`\r\u001b[K${text}`)
+          shown = true
+        },
+      }),
     stopSignal: () => {
       stop ??= stopOnSignals()
       return stop.signal

@@ -86,6 +86,8 @@ const CLUSTER = [
   ...KAFKA_NAMES,
   ...ALWAYS,
 ]
+/** What a function that ingests may be told. */
+export const GATE_NAMES: readonly string[] = [...LOCAL, ...CLUSTER]
 const LIFECYCLE = 'SEALGATE_LIFECYCLE_AUDIT'
 /** What `readControl` reads. */
 export const CONTROL_NAMES: readonly string[] = [
@@ -104,7 +106,7 @@ export function readSettings(environment: Environment): Settings {
   // An empty variable is as none, as everywhere.
   const isLocal = reader.optional('SEALGATE_LOCAL') !== undefined
   const isCluster = CLUSTER.some((name) => !ALWAYS.includes(name) && reader.optional(name) !== undefined)
-  reader.refuseUnknown(isLocal && !isCluster ? LOCAL : [...LOCAL, ...CLUSTER])
+  reader.refuseUnknown(isLocal && !isCluster ? LOCAL : GATE_NAMES)
   const settings = isCluster
     ? readCluster(reader, environment)
     : {
@@ -147,7 +149,7 @@ function checkMapping(mode: AnswerMode | undefined, reader: Reader, environment:
 export function readKafkaEnvironment(environment: Environment): KafkaSinkSettings {
   const reader = new Reader(environment)
   reader.refuseUnverified()
-  reader.refuseUnknown([...LOCAL, ...CLUSTER])
+  reader.refuseUnknown(GATE_NAMES)
   const kafka = readKafka(reader)
   if (reader.faults.length > 0 || kafka === undefined) throw new ConfigError(reader.faults)
   return kafka

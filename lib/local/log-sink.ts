@@ -176,6 +176,7 @@ function nameOf({ topic, partition }: TopicPartition): string {
 }
 
 function positionMissing(source: TopicPartition): Outage {
-  const repair = `A first start is made by name: sealgate position init ${source.topic}.`
-  return new Outage('position-missing', `There is no position for ${nameOf(source)}. ${repair}`)
+  const first = `A first start is made by name: sealgate position init ${source.topic}.`
+  const lost = 'One that it had is restored: sealgate position restore.'
+  return new Outage('position-missing', `There is no position for ${nameOf(source)}. ${first} ${lost}`)
 }

@@ -1,5 +1,5 @@
 /** `sealgate directory` and what is told of bad input, on settings that name a file. */
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { appendFile, copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -198,6 +198,14 @@ describe('bad input of a directory is refused, with what to do, and nothing is p
     expect((await with_('rootKey: root.jwk')).err).toContain('rootKey: It is no such key.')
     expect((await with_('')).err).toContain('rootKey: It is not set.')
     expect((await run(['directory', 'publish', '--dry-run'])).err).toContain('There is none.')
+  })
+
+  it('settings that nobody knows, in the file and in the environment', async () => {
+    await appendFile(settings, 'lifecycleAdit: none\n')
+    const { err, status } = await run(['directory', 'show'], { env: { SEALGATE_ROOT: 'roots.json' } })
+    expect(status).toBe(2)
+    expect(err).toContain(`${settings}:5: lifecycleAdit: No setting has this name.`)
+    expect(err).toContain('SEALGATE_ROOT: No setting has this name.')
   })
 
   it('a place that is none, or where nobody writes', async () => {
