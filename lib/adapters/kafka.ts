@@ -67,12 +67,11 @@ export function createKafkaSink(settings: KafkaSinkSettings, clock: Clock): Kafk
     renew: async (source, deadline) => {
       const place = placeOf(source)
       const found = await peek(clients, place, deadline)
-      if (found === undefined) throw positionMissing(source)
-      if (found.isYoung(secondsOf(clock))) return false
+      if (found?.isYoung(secondsOf(clock)) === true) return false
+      // Of a commit whose transaction has not ended yet nothing was found beside its holder; behind the fence it is.
       const { holder, stored } = await Holder.takeOver(clients, place, deadline)
       try {
         if (stored === undefined) throw positionMissing(source)
-        // What was found beside a holder may be older than a commit whose transaction had not ended.
         if (stored.isYoung(secondsOf(clock))) return false
         const { offsets } = stored.follow(place.group, source, stored.position, secondsOf(clock))
         await holder.commit([], offsets, deadline)

@@ -140,6 +140,11 @@ export class Chain {
     }
   }
 
+  /** Whether the position names a segment that has not come, or not in its place. */
+  isShort(): boolean {
+    return (this.#expected?.sequence ?? 0) > this.#head.sequence
+  }
+
   /** Nothing more comes. */
   end(): void {
     this.#settle()

@@ -20,6 +20,11 @@ export interface AuditSource {
   partitions(): Promise<number>
   /** Committed records only, in offset order, to the end as it is when reading begins. */
   read(partition: number): AsyncIterable<AuditRecord>
+  /**
+   * From an offset on, to the end with what open transactions hide. A transaction ends in each partition on its own: the
+   * heads may know of segments that `read` does not see yet. `Outage` where one does not end in time.
+   */
+  readOn?(partition: number, from: bigint): AsyncIterable<AuditRecord>
   /** The heads in the positions, by `topic/partition`; absent or undefined where the source does not know them. */
   heads?(): Promise<ReadonlyMap<string, AuditHead> | undefined>
 }
@@ -82,14 +87,19 @@ export async function verifyAudit(
   // The heads first: what is committed while we read may be beyond them, never behind.
   const heads = await source.heads?.()
   const verification = new Verification(options, heads)
-  const partitions = await source.partitions()
+  const nexts = Array.from({ length: await source.partitions() }, () => 0n)
   let records = 0
-  for (let partition = 0; partition < partitions; partition++) {
-    for await (const record of source.read(partition)) {
+  const take = async (partition: number, read: AsyncIterable<AuditRecord>): Promise<void> => {
+    for await (const record of read) {
       verification.add(partition, record)
+      nexts[partition] = record.offset + 1n
       if (++records % PROGRESS_EVERY === 0) options.onProgress?.(records)
     }
   }
+  for (const partition of nexts.keys()) await take(partition, source.read(partition))
+  // Only where it matters: what is written now stands before the heads were read, or it is not there.
+  if (source.readOn !== undefined && verification.isShort())
+    for (const [partition, next] of nexts.entries()) await take(partition, source.readOn(partition, next))
   options.onProgress?.(records)
   return verification.report()
 }
@@ -119,6 +129,11 @@ class Verification {
     const { value } = record
     if (value !== null && isSegment(value)) this.#segment(key, value, at)
     else this.#entry(key, value, at)
+  }
+
+  /** Whether a head names a segment that has not come. */
+  isShort(): boolean {
+    return [...this.#chains.values()].some(({ chain }) => chain.isShort())
   }
 
   report(): VerificationReport {

@@ -1,8 +1,10 @@
 /** An audit topic as it is read, and the heads in the positions, for verification and search. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { headsOf, parseState } from '../admission/position.ts'
 import { CONTROL_NAME, controlPlaceOf, parseControlState } from '../audit/control-chain.ts'
 import type { AuditHead } from '../audit/segment.ts'
 import type { AuditSource } from '../audit/verification.ts'
+import { Outage } from '../errors.ts'
 import type { PositionAdmin, SourceRecord, TopicPartition } from '../ports.ts'
 import type { ReadableSource } from './poller-lane.ts'
 
@@ -22,6 +24,7 @@ export function auditSource(records: ReadableSource, topic: string, heads?: Head
   const source: AuditSource = {
     partitions: () => records.partitions(topic),
     read: (partition) => readToEnd(records, { topic, partition }),
+    readOn: (partition, from) => readToWritten(records, { topic, partition }, from),
   }
   return heads === undefined ? source : { ...source, heads: () => readHeads(heads) }
 }
@@ -40,6 +43,37 @@ export async function* readToEnd(
   }
 }
 
+/** From an offset on to the end with what open transactions hide, once they have ended. */
+async function* readToWritten(
+  records: ReadableSource,
+  place: TopicPartition,
+  from: bigint,
+): AsyncGenerator<SourceRecord> {
+  const end = await records.writtenEnd(place)
+  let until: number | undefined
+  for (let next = from; next < end;) {
+    const page = await records.fetch(place, next, PAGE)
+    for (const record of page.records) if (record.offset < end) yield record
+    if (page.next > next) {
+      next = page.next
+      until = undefined
+      continue
+    }
+    until ??= Date.now() + VISIBLE_MS
+    if (Date.now() >= until) {
+      const what = `A transaction on ${place.topic}/${place.partition} does not end.`
+      throw new Outage(
+        'sink-unavailable',
+        `${what} Whether its end is cut cannot be told until it does: try again.`,
+      )
+    }
+    await sleep(POLL_MS)
+  }
+}
+
+/** How long a transaction may take to end: longer than a broker leaves one open whose gate has died. */
+const VISIBLE_MS = 40_000
+const POLL_MS = 20
 const PAGE = { maxBytes: 1_048_576, maxRecords: 10_000 }
 
 /** The heads in the positions. A source without a position has none. */

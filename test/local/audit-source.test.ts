@@ -1,12 +1,13 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { encodeState, NO_CONTROL } from '../../lib/admission/position.ts'
 import { ReplayState } from '../../lib/admission/replay.ts'
 import { type AuditRecord, verifyAudit } from '../../lib/audit/verification.ts'
 import { auditSource } from '../../lib/local/audit-source.ts'
 import { polledLog } from '../../lib/local/poller.ts'
+import type { ReadableSource } from '../../lib/local/poller-lane.ts'
 import { openLog } from '../../lib/local/log-open.ts'
 import { createLocalPositions } from '../../lib/local/log-sink.ts'
 import type { Log } from '../../lib/local/log.ts'
@@ -43,14 +44,15 @@ beforeAll(async () => {
   )
 })
 
+afterEach(() => vi.restoreAllMocks())
 afterAll(async () => {
   await log.close()
   await rm(folder, { recursive: true })
 })
 
-const verify = (topic: string) => {
+const verify = (topic: string, records: ReadableSource = polledLog(log)) => {
   const positions = createLocalPositions(log, { deployment: 'test' })
-  const source = auditSource(polledLog(log), topic, {
+  const source = auditSource(records, topic, {
     positions,
     sources: [orders, unused],
     auditTopic: topic,
@@ -74,6 +76,24 @@ describe('the audit of the embedded log', () => {
     expect((await verify('emptied')).breaks).toMatchObject([
       { kind: 'cut at the end', topic: 'orders', partition: 0 },
     ])
+  })
+
+  test('is an outage where a transaction that may hide the tail does not end', async () => {
+    await log.createTopic('hidden', 1)
+    const records = polledLog(log)
+    const begun = Date.now()
+    let asked = 0
+    vi.spyOn(Date, 'now').mockImplementation(() => begun + 1_000 * asked)
+    const verifying = verify('hidden', {
+      ...records,
+      writtenEnd: async (place) => (await records.writtenEnd(place)) + 1n,
+      fetch: (...call) => {
+        asked += 1
+        return records.fetch(...call)
+      },
+    })
+    await expect(verifying).rejects.toMatchObject({ name: 'Outage', code: 'sink-unavailable' })
+    expect(asked).toBeGreaterThan(30)
   })
 
   test('is an outage where the topic is not there', async () => {
