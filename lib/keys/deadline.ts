@@ -13,10 +13,11 @@ export async function byDeadline<T>(
   late: () => Outage,
 ): Promise<T> {
   const left = deadline - clock.now()
-  if (left > MAX_TIMER_MS) return work
+  if (left >= MAX_TIMER_MS) return work
   let timer: NodeJS.Timeout | undefined
   const ring = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(late()), Math.max(left, 0))
+    // One more: a timer may ring a millisecond early by the clock, and whoever then looks finds time left.
+    timer = setTimeout(() => reject(late()), Math.max(left, 0) + 1)
   })
   try {
     return await Promise.race([work, ring])
