@@ -34,8 +34,8 @@ export default defineConfig({
       on('three-brokers', [...FAULTS, ...THREE]),
     ],
     fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     teardownTimeout: 30_000,
   },
 })

@@ -51,7 +51,7 @@ function newWorld({ onTestFinished }: TestContext): World {
       child.once('close', (code, signal) => resolve(code ?? signal ?? 'unknown'))
     })
     const shows = async (text: string): Promise<void> => {
-      const late = AbortSignal.timeout(20_000)
+      const late = AbortSignal.timeout(60_000)
       while (!out.includes(text)) {
         const more = once(child.stdout, 'data', { signal: late }).then(() => true)
         if (await Promise.race([more, ended.then(() => false)])) continue
@@ -77,7 +77,7 @@ function newWorld({ onTestFinished }: TestContext): World {
   return { folder, sealgate, send, entries }
 }
 
-describe.concurrent('sealgate, as processes', () => {
+describe.concurrent('sealgate, as processes', { timeout: 120_000 }, () => {
   it('runs a stack until Ctrl-C, which stops it cleanly', async (test) => {
     const { expect } = test
     const { folder, sealgate, send } = newWorld(test)

@@ -34,7 +34,7 @@ import { openPythonExample, type PythonExample, serveKeys } from './python/world
 let python: PythonExample
 beforeAll(async () => {
   python = await openPythonExample()
-})
+}, 300_000)
 afterAll(() => python.close())
 
 const ending: Ending = []

@@ -135,6 +135,9 @@ def code(text):
 
 print(json.dumps([code(text) for text in json.load(open(os.environ["TEXTS"]))]))`
 
+/** Of its packages, where pip has none of them yet. */
+const INSTALL_MS = 240_000
+
 /** The page's own commands, once for each list of requirements. */
 async function makeEnvironment(install: string): Promise<string> {
   const requirements = await readFile(join(EXAMPLE, 'requirements.txt'))
@@ -146,7 +149,7 @@ async function makeEnvironment(install: string): Promise<string> {
   const folder = await mkdtemp(join(ROOT, '.cache', 'python-new-'))
   await mkdir(join(folder, 'examples', 'python'), { recursive: true })
   await writeFile(join(folder, 'examples', 'python', 'requirements.txt'), requirements)
-  const { status, stdout, stderr } = await shell(`set -e\n${install}`, folder, {})
+  const { status, stdout, stderr } = await shell(`set -e\n${install}`, folder, {}, INSTALL_MS)
   if (status !== 0) throw new Error(`the example's environment could not be made: ${stdout}${stderr}`)
   try {
     await rename(join(folder, 'examples', 'python'), made)
@@ -158,9 +161,9 @@ async function makeEnvironment(install: string): Promise<string> {
   return made
 }
 
-function shell(line: string, cwd: string, env: Environment): Promise<Ran> {
+function shell(line: string, cwd: string, env: Environment, timeout = 55_000): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const options = { cwd, env: { ...process.env, ...env }, timeout: 55_000 }
+    const options = { cwd, env: { ...process.env, ...env }, timeout }
     execFile('sh', ['-c', line], options, (error, stdout, stderr) => {
       if (error === null) resolve({ status: 0, stdout, stderr })
       else if (typeof error.code === 'number') resolve({ status: error.code, stdout, stderr })
