@@ -27,7 +27,7 @@ const POLICY = `rotations:
   gateway: { kind: signing-key, iss: ${LOCAL_GATEWAY}, secret: signing-gateway, period: 90d }
   directory: { kind: directory }
   root: { kind: directory-root, since: 2026-01-01 }
-waits: { directoryGrace: 1s, secretHold: 1s, eventLife: 1s, margin: 1s, retention: 1s }
+waits: { directoryGrace: 3s, secretHold: 1s, eventLife: 1s, margin: 1s, retention: 1s }
 `
 
 let folder = ''

@@ -170,7 +170,7 @@ describe('the function on a schedule', () => {
       invocation: (_, work) => work(),
       rotations: (all) => void (rows = all),
     })
-    const failing = invokeOnce(handler, {}, { timeoutMs: 5000, functionName: 'rotate' })
+    const failing = invokeOnce(handler, {}, { timeoutMs: 10_000, functionName: 'rotate' })
     await expect(failing).rejects.toThrow(/^2 of 4 rotations failed: log-in of b; log-in of b$/)
     expect(tried).toHaveLength(2)
     expect(await version()).not.toBe(before)
