@@ -57,7 +57,7 @@ describe('whether brokers answer somebody who shows nothing', () => {
   ])('is no where what comes is an answer %s, which does not end the process', async (_, size) => {
     const begun = performance.now()
     expect(await ask(await listener((socket) => socket.write(Buffer.from(size))))).toBe(false)
-    expect(performance.now() - begun).toBeLessThan(1000)
+    expect(performance.now() - begun).toBeLessThan(3000)
   })
 
   it('is not known where they say nothing at all', async () => {

@@ -59,7 +59,7 @@ describe('a Kafka sink without a broker', () => {
     })
     const started = Date.now()
     const open = await outageOf(sinkTo([broker]).open(SOURCE, Date.now() + 60_000))
-    expect(Date.now() - started).toBeLessThan(2500)
+    expect(Date.now() - started).toBeLessThan(10_000)
     expect([open.code, open.message]).toEqual([
       'sink-unavailable',
       expect.stringMatching(/^opening of orders-0: no broker can be reached .*Check brokers/),
@@ -78,7 +78,7 @@ describe('a Kafka sink without a broker', () => {
     ]) {
       const started = Date.now()
       const outage = await outageOf(sink.open(SOURCE, started + 600))
-      expect(Date.now() - started).toBeLessThan(1500)
+      expect(Date.now() - started).toBeLessThan(5000)
       expect(['deadline', 'sink-unavailable']).toContain(outage.code)
     }
   })
@@ -88,7 +88,7 @@ describe('a Kafka sink without a broker', () => {
     const started = Date.now()
     const sink = sinkTo([broker], { insecurePlaintext: undefined, openTimeoutMs: 20_000 })
     const outage = await outageOf(sink.open(SOURCE, started + 60_000))
-    expect(Date.now() - started).toBeLessThan(3000)
+    expect(Date.now() - started).toBeLessThan(10_000)
     expect([outage.code, outage.message]).toEqual(['sink-denied', expect.stringContaining('TLS listener')])
   })
 

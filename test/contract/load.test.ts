@@ -282,7 +282,7 @@ describe('YAML that is not what it seems', () => {
     ).join('\n')
     const start = performance.now()
     expect(faultsIn(bomb).join('\n')).toContain('aliases')
-    expect(performance.now() - start).toBeLessThan(1000)
+    expect(performance.now() - start).toBeLessThan(5000)
   })
 
   test('an alias is a copy, and a number with an exact double is that number', () => {

@@ -307,11 +307,12 @@ describe('a log reached by its socket', () => {
 
   it('is an outage within its time where the owner hangs', async () => {
     const child = await holding()
-    const client = await connected(folder, 150)
+    const client = await connected(folder, 2000)
     child.kill('SIGSTOP')
     const begun = Date.now()
     await expect(client.topics()).rejects.toEqual(outage('deadline'))
-    expect(Date.now() - begun).toBeLessThan(2000)
+    // It would be 10 s where none is given.
+    expect(Date.now() - begun).toBeLessThan(8000)
     await expect(connectLog(folder, { timeoutMs: 150 })).rejects.toEqual(outage('deadline'))
   })
 
