@@ -115,8 +115,12 @@ describe('on a running stack', () => {
         end.abort()
       },
     })
-    await sleep(200)
-    await at(['send', '-', '--type', TYPE], { input: order('F-1', '1') })
+    // It shows nothing of what is sent before it has looked where the end is.
+    for (let tries = 0; tries < 100 && !end.signal.aborted; tries++) {
+      await at(['send', '-', '--type', TYPE], { input: order('F-1', '1') })
+      await sleep(200)
+    }
+    end.abort()
     expect((await following).status).toBe(0)
     expect(lines.join()).toContain('"orderId":"F-1"')
     expect((await at(['tail', 'notifications.orders', '--max', '2'])).out.split('\n')).toHaveLength(2)
