@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { type Admin, Kafka, type Message, type Producer } from 'kafkajs'
+import { Kafka, type Message, type Producer } from 'kafkajs'
 import { ingestHandler } from '../functions/ingest-handler.ts'
 import { createKafkaSink, type KafkaSink } from '../lib/adapters/kafka.ts'
 import { type KafkaSinkSettings, readKafkaSettings } from '../lib/adapters/kafka-settings.ts'
@@ -20,6 +20,7 @@ import { invokeJson } from '../lib/local/invocation.ts'
 import { openStack, type Stack } from '../lib/local/stack.ts'
 import type { SourceRecord } from '../lib/ports.ts'
 import { createGate, SOFTWARE } from '../lib/runtime.ts'
+import { RealCluster } from '../test/real/cluster.ts'
 import { type FunctionPlace, placeIngest } from '../test/real/function-place.ts'
 import { clientConfig, DEPLOYMENT, type RealStack, startStack } from '../test/real/stack/stack.ts'
 import { CHANNEL, contractFile, eventOf, ISSUER, TYPE } from './world.ts'
@@ -59,7 +60,7 @@ export class KafkaWorld {
   readonly #folder: string
   readonly #broker: RealStack
   readonly #keys: Stack
-  readonly #admin: Admin
+  readonly #cluster: RealCluster
   readonly #ending: (() => Promise<unknown>)[] = []
   #sites = 0
 
@@ -67,7 +68,7 @@ export class KafkaWorld {
     this.#folder = folder
     this.#broker = broker
     this.#keys = keys
-    this.#admin = new Kafka(clientConfig(broker.connection, 'admin')).admin()
+    this.#cluster = new RealCluster(broker.connection)
   }
 
   /** @param say told what is being done */
@@ -91,20 +92,14 @@ export class KafkaWorld {
       },
     }
     const keys = await openStack({ folder, bundle: buildBundle([file]), software: SOFTWARE })
-    const world = new KafkaWorld(folder, broker, keys)
-    await world.#admin.connect()
-    return world
+    return new KafkaWorld(folder, broker, keys)
   }
 
   /** Topics of so many partitions each, with a producer for the source. */
   async site(partitions: number): Promise<Site> {
     const topics = topicsOf(++this.#sites)
-    await this.#admin.createTopics({
-      topics: [topics.source, topics.output, topics.audit, topics.quarantine].map((topic) => ({
-        topic,
-        numPartitions: partitions,
-      })),
-    })
+    const names = [topics.source, topics.output, topics.audit, topics.quarantine]
+    await Promise.all(names.map((topic) => this.#cluster.createTopic(topic, partitions)))
     const sealer = createSealer({ ...this.#keys.producer(ISSUER), partitions })
     this.#ending.push(() => sealer.close())
     return new Site(topics, partitions, sealer)
@@ -238,13 +233,14 @@ export class KafkaWorld {
 
   /** Throws where the gate has quarantined anything: then something else was measured. */
   async checkNothingQuarantined({ topics }: Site): Promise<void> {
-    const ends = await this.#admin.fetchTopicOffsets(topics.quarantine)
+    const admin = await this.#cluster.admin()
+    const ends = await admin.fetchTopicOffsets(topics.quarantine)
     if (ends.some(({ offset }) => offset !== '0')) throw new TypeError('events were quarantined')
   }
 
   async close(): Promise<void> {
     await Promise.allSettled(this.#ending.splice(0).map((end) => end()))
-    await this.#admin.disconnect().catch(() => undefined)
+    await this.#cluster.end().catch(() => undefined)
     await this.#keys.close()
     await this.#broker.stop()
     await rm(this.#folder, { recursive: true, force: true })
