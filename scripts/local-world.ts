@@ -25,7 +25,7 @@ import { firstPosition } from '../lib/admission/position.ts'
 import { parseVectorFile, type VectorGroup, type World } from '../lib/admission/vector-file.ts'
 import { parseEntry, recordKey } from '../lib/audit/entry.ts'
 import { Reader } from '../lib/environment.ts'
-import { ConfigError } from '../lib/errors.ts'
+import { ConfigError, Outage } from '../lib/errors.ts'
 import { readKafka } from '../lib/kafka-environment.ts'
 import { serveAws } from '../lib/local/aws-endpoint.ts'
 import { openLocalKeyService } from '../lib/local/key-service.ts'
@@ -237,14 +237,14 @@ async function makeTopics(
     const topics = [...wanted]
       .filter(([topic]) => !there.includes(topic))
       .map(([topic, numPartitions]) => ({ topic, numPartitions }))
-    if (topics.length > 0) await clients.ask((admin) => admin.createTopics({ topics, timeout: CALL_MS }))
-    const asked = { topics: [...wanted.keys()] }
-    const { topics: found } = await clients.ask((admin) => admin.fetchTopicMetadata(asked))
-    const faults = found
-      .filter(({ name, partitions }) => partitions.length < (wanted.get(name) ?? 0))
-      .map(({ name, partitions }) => ({
+    const request = { topics, timeout: CALL_MS, waitForLeaders: false }
+    if (topics.length > 0) await clients.ask((admin) => admin.createTopics(request))
+    const found = await partitionsOnceThere(clients, [...wanted.keys()])
+    const faults = [...wanted]
+      .filter(([name, needed]) => (found.get(name) ?? 0) < needed)
+      .map(([name, needed]) => ({
         where: name,
-        what: `The topic has ${partitions.length} partitions, and needs ${wanted.get(name) ?? 0}.`,
+        what: `The topic has ${found.get(name) ?? 0} partitions, and needs ${needed}.`,
         fix: 'Delete it, or take a Kafka of its own for this.',
       }))
     if (faults.length > 0) throw new ConfigError(faults)
@@ -254,6 +254,26 @@ async function makeTopics(
   } finally {
     await clients.close()
   }
+}
+
+/**
+ * By topic, once the broker knows each of them: it learns of a new one from the controller a moment later, which
+ * kafkajs's own waiting takes for an error.
+ */
+async function partitionsOnceThere(
+  clients: KafkaClients,
+  names: readonly string[],
+): Promise<ReadonlyMap<string, number>> {
+  const limit = clients.limit(clock.now() + CALL_MS, 'topics')
+  const mayPass = (error: unknown): boolean => error instanceof Outage || isPassing(error)
+  return clients.repeat(limit, { firstMs: 50, longestMs: 1000 }, mayPass, async () => {
+    const { topics } = await clients.ask((admin) => admin.fetchTopicMetadata())
+    const found = new Map(topics.map(({ name, partitions }) => [name, partitions.length]))
+    const missing = names.filter((name) => !found.has(name))
+    if (missing.length === 0) return found
+    const reason = `topics: Kafka does not show ${missing.join(', ')}. Allow its user Describe on each.`
+    throw new Outage('sink-denied', reason)
+  })
 }
 
 /** What the function is told: all that differs between worlds, and nothing secret. */
