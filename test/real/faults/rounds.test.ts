@@ -15,6 +15,8 @@ const ROUND_MS = 5000
 /** Every so many rounds the kill comes at a random time instead. */
 const RANDOM_EVERY = 5
 const MAX_BATCHES = 4
+/** So many of the aimed kills must hit: a point is passed less often at times. Of few rounds chance takes a greater share. */
+const HITS = ROUNDS < 300 ? 0.6 : 0.8
 
 let arena: Arena | undefined
 afterEach(async () => {
@@ -124,7 +126,7 @@ describe('a handler that is killed', () => {
       process.stdout.write(
         `missed: ${missed.map(({ cold, point }) => `${cold ? 'cold' : 'warm'} ${point}`).join(', ')}\n`,
       )
-      expect(hits / aimed).toBeGreaterThan(0.8)
+      expect(hits / aimed).toBeGreaterThan(HITS)
     },
     120_000 + ROUNDS * ROUND_MS,
   )
