@@ -10,7 +10,7 @@ import { type Poller, startPoller } from '../../lib/local/poller.ts'
 import { type Around, type Ran, sealgate } from '../cli/terminal.ts'
 import { ORDER_TYPE } from '../shop.ts'
 import { startKmsEndpoint } from '../../lib/local/kms-endpoint.ts'
-import { RealShop } from './shop.ts'
+import { PARTITIONS, RealShop } from './shop.ts'
 import type { Principal } from './stack/rights.ts'
 import { writeCommandSettings } from './stack/settings.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
@@ -41,8 +41,22 @@ let operator: string
 const at = (args: string[], around?: Around): Promise<Ran> =>
   sealgate([...args, '--settings', operator], around)
 
+/** Until what was sent is decided, and all of it is to be read: a commit is answered before its transaction's end is written. */
 const decided = async (): Promise<void> => {
   expect(await poller.drained(20_000), String(poller.stats().lastError)).toBe(true)
+  const { shop, audit, quarantine, topicOf } = real
+  const reader = createKafkaSource(settings({}, 'admin'))
+  try {
+    for (const topic of [audit, quarantine, ...shop.stack.outputs.map(topicOf)])
+      for (let partition = 0; partition < PARTITIONS; partition++) {
+        const place = { topic, partition }
+        const isOpen = async (): Promise<boolean> =>
+          (await reader.offsets(place)).end < (await reader.writtenEnd(place))
+        await expect.poll(isOpen, { timeout: 20_000 }).toBe(false)
+      }
+  } finally {
+    await reader.close()
+  }
 }
 
 beforeAll(async () => {
