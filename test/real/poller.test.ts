@@ -285,7 +285,7 @@ describe('the whole chain on real Kafka', () => {
 })
 
 async function until(isTrue: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 100; tries++) {
+  for (let tries = 0; tries < 600; tries++) {
     if (await isTrue()) return
     await sleep(50)
   }

@@ -58,7 +58,7 @@ describe('a position on a cluster', () => {
       await expect(real.handle()).rejects.toThrow(/position-(damaged|missing)/)
       const restored = await operator.run(['position', 'restore', real.source, '--by', 'ann', '--json'])
       expect([restored.err, restored.status]).toEqual(['', 0])
-      await expect.poll(shownNexts).toEqual(nexts)
+      await expect.poll(shownNexts, { timeout: 20_000 }).toEqual(nexts)
     }
     const again = await operator.run(['position', 'restore', real.source])
     expect([again.status, again.out]).toEqual([0, expect.stringMatching(/good\n.*good$/)])
