@@ -38,7 +38,7 @@ const sink: Sink = {
       close: () => opened.close(),
     }))
     return {
-      ...{ position, maxStateBytes, maxBatchBytes: 12_000 },
+      ...{ position, maxStateBytes, maxBatchBytes: 4_000 },
       commit: async (...call) => {
         process.stdout.write('.')
         await session.commit(...call)
