@@ -12,7 +12,7 @@ import { createDirectory } from '../../../lib/keys/directory-reader.ts'
 import type { SourceRecord } from '../../../lib/ports.ts'
 import { ORDER_TYPE, openShop, type Shop } from '../../shop.ts'
 import { type Connection, DEPLOYMENT } from '../stack/stack.ts'
-import { bytes, clientOf, PATIENT, RealCluster, soon, text, unique } from '../cluster.ts'
+import { bytes, openProducer, RealCluster, soon, text, unique } from '../cluster.ts'
 import { Handler, type Outcome } from './handler.ts'
 import { areSettled } from './leaders.ts'
 
@@ -328,12 +328,8 @@ export class Arena {
   async #openSealer(clockLeadMs: number): Promise<Sealer> {
     const known = this.#sealers.get(clockLeadMs)
     if (known !== undefined) return known
-    const producer = clientOf(this.#connection, 'producer').producer({
-      allowAutoTopicCreation: false,
-      createPartitioner: () => (args) => args.message.partition ?? -1,
-      retry: PATIENT,
-    })
-    await producer.connect()
+    const explicit = () => (args: { message: { partition?: number } }) => args.message.partition ?? -1
+    const producer = await openProducer(this.#connection, 'producer', explicit)
     const clock = { now: () => Date.now() + clockLeadMs }
     const { keyService, ...rest } = this.#shop.stack.producer('shop-web')
     const sealer = createSealer({
