@@ -4,7 +4,8 @@ import diagnostics from 'node:diagnostics_channel'
 import { readFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:https'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import SASLAuthenticator from 'kafkajs/src/broker/saslAuthenticator/index.js'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createKafkaSink, type KafkaSink } from '../../lib/adapters/kafka.ts'
 import { Outage } from '../../lib/errors.ts'
 import { type SecretsEndpoint, setEnvironment, startSecretsEndpoint } from '../secrets-endpoint.ts'
@@ -97,24 +98,29 @@ describe('OAUTHBEARER by a token endpoint', () => {
     expect(await ask(sink)).toBe(1)
     const authorization = `Basic ${Buffer.from('gate%3A1:planted%20secret').toString('base64')}`
     expect(asked).toEqual([{ authorization, body: 'grant_type=client_credentials&scope=kafka' }])
-    later = 799_000
+    later = 700_000
     expect([await ask(sink), asked.length]).toEqual([1, 1])
     later = 870_000
     expect([await ask(sink), asked.length]).toEqual([1, 2])
   })
 
   it('proves itself anew on the same connection before the broker ends the session', async () => {
-    answer = () => [200, bearer(signToken(connection, 'gate', 3600), 2)]
-    const sink = sinkBy()
+    answer = () => [200, bearer(signToken(connection, 'gate', 3600), 1000)]
+    const sink = sinkBy({}, { maxIdleMs: 3_600_000 })
     await ask(sink)
+    // The connection's time is real, the token's is the gate's.
     await new Promise((resolve) => setTimeout(resolve, 2500))
+    later = 870_000
+    const proofs = vi.spyOn(SASLAuthenticator.prototype, 'authenticate')
     let sockets = 0
     const count = (): number => ++sockets
     diagnostics.subscribe('net.client.socket', count)
     try {
       // With a new token, and so one connection: to the endpoint.
       expect([await ask(sink), asked.length, sockets]).toEqual([1, 2, 1])
+      expect(proofs).toHaveBeenCalledOnce()
     } finally {
+      proofs.mockRestore()
       diagnostics.unsubscribe('net.client.socket', count)
     }
   })
@@ -171,7 +177,7 @@ describe('OAUTHBEARER by a token endpoint', () => {
     ['endless', (): [number, object] => [200, { access_token: 'x'.repeat(100_000) }], /cannot be reached/],
   ])('an endpoint that is %s is an outage', async (_, given, line) => {
     answer = given
-    expect(await outageOf(sinkBy({}, { authenticationTimeoutMs: 500 }))).toEqual([
+    expect(await outageOf(sinkBy({}, { authenticationTimeoutMs: 3000 }))).toEqual([
       'sink-unavailable',
       expect.stringMatching(line),
     ])
@@ -289,7 +295,9 @@ describe('credentials in Secrets Manager', () => {
     set(fresh)
     expect(await outageOf(sink)).toEqual(refused)
     // The certificate's common name has no rights: who we are is by it.
-    await expect.poll(() => outageOf(sink)).toEqual(['sink-denied', expect.stringMatching(/Allow Read/)])
+    await expect
+      .poll(() => outageOf(sink), { timeout: 10_000 })
+      .toEqual(['sink-denied', expect.stringMatching(/Allow Read/)])
     expect(reads('mtls')).toBe(3)
   })
 })

@@ -13,7 +13,7 @@ afterEach(async () => {
   for (const end of ending.splice(0).reverse()) await end()
 })
 
-const REQUEST_MS = 300
+const REQUEST_MS = 1000
 
 repairKafkajs()
 
