@@ -180,7 +180,7 @@ it('has no send fail, on connections old and new, and every certificate is used'
   expect(row).toMatchObject({ kind: 'client-certificate', state: 'current', overdue: false })
   expect(Date.parse(row.endsAt ?? '') - Date.parse(row.dueAt ?? '')).toBe(12 * 3_600_000)
   process.stdout.write(`certificates: renewed ${RENEWALS} times, ${sent} sends, ${failures.length} failed\n`)
-}, 90_000)
+}, 180_000)
 
 it('is not used where a broker does not trust its authority, and another is made when that is corrected', async () => {
   await putFirst()

@@ -120,7 +120,7 @@ const steal = (): Promise<string> =>
     (error: unknown) => String(error),
   )
 
-it('shuts the thief out, at once and for good, and nothing of ours fails', { timeout: 90_000 }, async () => {
+it('shuts the thief out, at once and for good, and nothing of ours fails', { timeout: 240_000 }, async () => {
   const [leaked] = principal.logins
   const [rotate = '', deny = '', take = '', giveBack = ''] = await blocksOf(
     'docs/rotation.md',
