@@ -16,8 +16,8 @@ export type Outcome =
     }
   | { readonly is: 'killed' }
 
-/** Beyond an event's deadline: by then a handler must have answered. */
-const GRACE_MS = 5000
+/** Beyond an event's deadline: by then a handler must have answered, also one that was frozen for some seconds of it. */
+const GRACE_MS = 20_000
 const READY_MS = 20_000
 
 export class Handler {
