@@ -64,7 +64,7 @@ describe('a handler on three brokers', () => {
         for (let round = 0; round < LEADER_ROUNDS; round++)
           await withAdmin(stack.connection, async (admin) => {
             moved += await rotateLeaders(admin, all)
-            const until = Date.now() + 20_000
+            const until = Date.now() + 60_000
             while (!(await areSettled(admin, all))) {
               if (Date.now() > until) throw new Error('the leaders were not moved')
               await sleep(200)
@@ -73,7 +73,7 @@ describe('a handler on three brokers', () => {
       })
       process.stdout.write(`faults: ${moved} leaders moved\n`)
     },
-    120_000 + LEADER_ROUNDS * 20_000,
+    120_000 + LEADER_ROUNDS * 60_000,
   )
 
   it.each([

@@ -76,7 +76,7 @@ export async function moveLeaders(admin: Admin, topics: readonly string[]): Prom
   const others = ({ leader, replicas }: PartitionMetadata): number[] => replicas.filter((id) => id !== leader)
   for (const replicasOf of [others, (one: PartitionMetadata) => [...others(one), one.leader]]) {
     await admin.alterPartitionReassignments({ topics: given(replicasOf), timeout: 5000 })
-    const until = Date.now() + 20_000
+    const until = Date.now() + 60_000
     const wanted = new Map(
       before.flatMap(({ name, partitions }) =>
         partitions.map((one) => [
