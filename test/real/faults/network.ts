@@ -15,8 +15,8 @@ export class Network {
 
   /** Gives every broker such a listener, and starts it anew. Whoever goes by the usual ones is not concerned. */
   static async before(stack: RealStack): Promise<Network> {
-    const ports = await freePorts(stack.brokers.size)
-    const network = new Network(await Promise.all(ports.map((port) => Proxy.open(port))))
+    const { ports, proxies } = await draw(stack.brokers.size)
+    const network = new Network(proxies)
     for (const [index, [id, broker]] of [...stack.brokers].entries()) {
       await broker.stop('SIGTERM')
       const home = join(stack.connection.certificates, String(id))
@@ -48,6 +48,17 @@ export class Network {
 
   async close(): Promise<void> {
     await Promise.all(this.#proxies.map((proxy) => proxy.close()))
+  }
+}
+
+/** Free ports, and a proxy before each. */
+async function draw(count: number): Promise<{ ports: readonly number[]; proxies: readonly Proxy[] }> {
+  for (;;) {
+    const ports = await freePorts(count)
+    const proxies = await Promise.all(ports.map((port) => Proxy.open(port)))
+    // Proxies may get what was let go.
+    if (!proxies.some(({ port }) => ports.includes(port))) return { ports, proxies }
+    await Promise.all(proxies.map((proxy) => proxy.close()))
   }
 }
 

@@ -111,8 +111,9 @@ export async function startStack(options: StackOptions = {}): Promise<RealStack>
     })
     const passwords = newPasswords()
     const extra = await options.listeners?.({ folder, passwords })
-    const places = await placesOf(extra)
-    const ports = await freePorts(2 * count)
+    // In one draw: what one lets go the next may get.
+    const ports = await freePorts(2 * count + Object.keys(extra?.listeners ?? {}).length)
+    const places = placesOf(extra, ports.slice(2 * count))
     const nodes = Array.from({ length: count }, (_, index) => ({
       id: index + 1,
       port: ports[2 * index] ?? 0,
@@ -224,9 +225,8 @@ function newPasswords(): Record<Principal, string> {
 }
 
 /** Where each listener is reached. */
-async function placesOf(more: Listeners | undefined): Promise<Record<string, string>> {
+function placesOf(more: Listeners | undefined, ports: readonly number[]): Record<string, string> {
   const wanted = Object.entries(more?.listeners ?? {})
-  const ports = await freePorts(wanted.length)
   return Object.fromEntries(
     wanted.map(([name, { host }], index) => [name, `${host ?? '127.0.0.1'}:${ports[index] ?? 0}`]),
   )
