@@ -72,9 +72,11 @@ export async function tamper(audit: OpenAudit, ledger: Ledger): Promise<readonly
   const done: Tampering[] = []
   for (const { name, did, change, isIt } of plansFor(ledger)) {
     const sound = audit.source()
+    const heads = await sound.heads?.()
     const tampered: AuditSource = {
-      ...sound,
+      partitions: () => sound.partitions(),
       read: (partition) => change(sound.read(partition), partition),
+      heads: () => Promise.resolve(heads),
     }
     const { verified, breaks } = await verifyAudit(tampered, { keyOf: audit.keyOf })
     done.push({ name, did, found: breaks, isNamed: !verified && breaks.some(isIt) })
