@@ -13,7 +13,8 @@ import { checkContracts } from '../../lib/contract/load.ts'
 import type { SourceRecord } from '../../lib/ports.ts'
 import { createGate, type Gate } from '../../lib/runtime.ts'
 import { ORDER_CONTRACT, ORDER_TYPE, openShop, type Shop } from '../shop.ts'
-import { client, Cluster, settings, soon, text, unique } from './world.ts'
+import { openProducer } from './cluster.ts'
+import { Cluster, connection, settings, soon, text, unique } from './world.ts'
 import { DEPLOYMENT } from './stack/stack.ts'
 
 export const PARTITIONS = 2
@@ -130,11 +131,7 @@ export class RealShop {
   }
 
   async sealer(change: Partial<SealerOptions> = {}): Promise<Sealer> {
-    const producer = client('producer').producer({
-      allowAutoTopicCreation: false,
-      createPartitioner: explicit,
-    })
-    await producer.connect()
+    const producer = await openProducer(connection, 'producer', explicit)
     this.#ending.push(() => producer.disconnect())
     const sealer = createSealer({
       ...this.shop.stack.producer('shop-web'),

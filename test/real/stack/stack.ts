@@ -198,15 +198,16 @@ async function waitUntilReady(
   const until = Date.now() + READY_MS
   for (;;) {
     const died = [...brokers.values()].find(({ pid }) => pid === undefined)
+    let cause: unknown
     try {
       const cluster = await withAdmin(connection, (admin) => admin.describeCluster())
       if (cluster.brokers.length === count) return
-    } catch (cause) {
-      const late = Date.now() > until
-      if (late || died !== undefined) {
-        const log = await readFile((died ?? [...brokers.values()][0])?.logPath ?? '', 'utf8')
-        throw new Error(`Kafka did not become ready:\n${log.slice(-3000)}`, { cause })
-      }
+    } catch (error) {
+      cause = error
+    }
+    if (died !== undefined || Date.now() > until) {
+      const log = await readFile((died ?? [...brokers.values()][0])?.logPath ?? '', 'utf8')
+      throw new Error(`Kafka did not become ready:\n${log.slice(-3000)}`, { cause })
     }
     await new Promise((resolve) => setTimeout(resolve, 200))
   }
